@@ -1,0 +1,1 @@
+"""A two-stage recommender: candidates from a softmax net, ranked by expected watch time."""

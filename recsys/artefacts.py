@@ -1,0 +1,146 @@
+"""Directories that a pipeline step writes: atomic, hashed, described by a manifest.
+
+A step writes under a temporary name beside its target and renames it into place, so a killed
+step leaves nothing that looks finished. `manifest.json` holds a format number, the sha256 of
+every file, and whatever the step says of itself.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.errors import ArtefactError
+
+MANIFEST = "manifest.json"
+
+
+@contextlib.contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """Give a temporary directory that becomes `target` if the block ends without an error.
+
+    A directory already at `target` is replaced by one rename; on an error it stays untouched.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        _replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(source: Path, target: Path) -> None:
+    if not target.exists():
+        source.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(old / target.name)
+    source.rename(target)
+    shutil.rmtree(old)
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode a value as JSON with one spelling only, so that it can be hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def hash_json(value: Any) -> str:
+    """Return the sha256 of a value's canonical JSON, in hex."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_files(directory: Path) -> list[Path]:
+    """Return every file below a directory but its manifest, sorted, relative to it."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    relative = (path.relative_to(directory) for path in files)
+    return sorted(path for path in relative if str(path) != MANIFEST)
+
+
+def write_manifest(directory: Path, kind: str, format_number: int, **content: Any) -> dict:
+    """Hash every file of a directory and write its manifest; return the manifest."""
+    files = {str(path): hash_file(directory / path) for path in list_files(directory)}
+    manifest = {"kind": kind, "format": format_number, "files": files, **content}
+    text = json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_manifest(directory: Path, kind: str, format_number: int) -> dict:
+    """Read the manifest of an artefact and check what it is.
+
+    Raises:
+        ArtefactError: There is none, or its kind or format is another.
+    """
+    path = directory / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError(
+            f"{directory}: expected a {kind} directory with a {MANIFEST}, found none; "
+            f"run the step that writes it first"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"{path}: not readable as JSON ({error}); write it anew") from None
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
+        found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ArtefactError(f"{directory}: expected a {kind} directory, found {found!r}")
+    if manifest.get("format") != format_number:
+        raise ArtefactError(
+            f"{directory}: {kind} format {manifest.get('format')!r} is not the format "
+            f"{format_number} that this version reads; write it anew with this version"
+        )
+    return manifest
+
+
+def save_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write each array as `NAME.npy`; names may hold slashes, object dtypes are refused."""
+    for name, array in arrays.items():
+        path = directory / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, array, allow_pickle=False)
+
+
+def load_arrays(directory: Path, *, mapped: bool = True) -> dict[str, np.ndarray]:
+    """Read every array below a directory, memory-mapped unless told otherwise.
+
+    Raises:
+        ArtefactError: A file is no array, or holds objects.
+    """
+    arrays = {}
+    for path in sorted(directory.rglob("*.npy")):
+        name = str(path.relative_to(directory).with_suffix(""))
+        try:
+            arrays[name] = _load_array(path, mapped)
+        except (ValueError, OSError, EOFError) as error:
+            raise ArtefactError(f"{path}: not a plain NumPy array file ({error})") from None
+    return arrays
+
+
+def _load_array(path: Path, mapped: bool) -> np.ndarray:
+    array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    # An empty file cannot be mapped, and a mapped scalar cannot be indexed like an array.
+    return np.asarray(array) if array.size == 0 else array
+
+
+def sync_directory(directory: Path) -> None:
+    """Force the names in a directory to disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The shared training core: layers, losses, the loop that every net here is made of."""

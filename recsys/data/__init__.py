@@ -1,0 +1,1 @@
+"""From a site's event log to what the nets learn from."""

@@ -1,0 +1,1 @@
+"""Metrics, intervals and reports. Takes arrays and callables, never models."""

@@ -1,0 +1,200 @@
+"""Every setting of every step, as frozen models: what a TOML file under `pipelines/configs` says.
+
+Read once by `pipelines.config`, stored with each artefact, passed in parts to functions. An
+unknown key is an error. Units are in the names.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all sections: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WatchRule(Settings):
+    """Which events are positive watches: a label column, or thresholds on the watch time.
+
+    With a `column`, its value decides where it is present. Elsewhere the thresholds do: watched
+    for at least `min_ms` or at least `min_fraction` of the duration, whichever is reached. An
+    event whose watch time is unknown is a watch only if `unknown_is_watch`.
+    """
+
+    column: str | None = None
+    min_ms: int = Field(default=1, ge=0)
+    min_fraction: float | None = Field(default=None, gt=0)
+    unknown_is_watch: bool = False
+
+
+class DataSettings(Settings):
+    """Where the log comes from, and how it is checked and laid out."""
+
+    source: Literal["synthetic", "kuairand", "movielens", "globo", "sequences", "table"]
+    path: str | None = None
+    """Folder or file of the log; the synthetic source has none."""
+    options: dict[str, str | int | float | bool | list[str] | dict[str, str]] = {}
+    """What only this source understands: see the docstring of its module."""
+    watch: WatchRule = WatchRule()
+    earliest_time: str | None = None
+    latest_time: str | None = None
+    """ISO times (UTC); events outside are rejected."""
+    max_rejected_share: float = Field(default=0.05, ge=0, le=1)
+    shards: int = Field(default=4, ge=1)
+    processes: int = Field(default=2, ge=1)
+    max_items: int = Field(default=1_000_000, ge=1)
+    """Items with a trained row; rarer ones are served from the catalogue without one."""
+    min_item_watches: int = Field(default=1, ge=1)
+    max_vocabulary: int = Field(default=1_000_000, ge=1)
+    """Rows of every other vocabulary (users, search tokens, channels, ...)."""
+
+
+class SplitSettings(Settings):
+    """How the log is cut into training, validation and test.
+
+    `leave_one_out`: of each user's watches the last is test, the one before it validation.
+    `time`: events from `validation_from` on are validation, from `test_from` on test; both are
+    ISO times (UTC), or dates compared with the `split_date` column where the source gives one.
+    """
+
+    kind: Literal["leave_one_out", "time"]
+    validation_from: str | None = None
+    test_from: str | None = None
+    test_until: str | None = None
+    """Events from here on are left out. Same form as `test_from`."""
+    targets: Literal["all", "last_of_session"] = "all"
+    """Which held-out watches the candidate stage is asked for. `last_of_session`: the last of
+    each session of two watches or more."""
+
+
+class TrainingSettings(Settings):
+    """One training run of either net."""
+
+    batch_size: int = Field(default=256, ge=1)
+    """Rows a step: user sequences (candidates) or impressions (ranking)."""
+    max_epochs: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    patience: int = Field(default=3, ge=1)
+    """Epochs without a better validation metric before the training stops."""
+    checkpoint_seconds: float = Field(default=60.0, gt=0)
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Wall-clock limit; the best weights so far are kept."""
+    tensorboard: bool = True
+
+
+class CandidateSettings(Settings):
+    """The candidate net: history encoder, context, tower, loss."""
+
+    encoder: Literal["bag"] = "bag"
+    windows: tuple[int, ...] = (50,)
+    """Each window w averages the newest w watches; several stand side by side."""
+    embedding_width: int = Field(default=64, ge=1)
+    tower: tuple[int, ...] = (512, 256)
+    """Hidden ReLU widths; a linear layer to `embedding_width` follows."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    context: tuple[str, ...] = ()
+    """Categorical columns of the event or else of the user: country, language, device, ..."""
+    context_width: int = Field(default=8, ge=1)
+    age: bool = False
+    """Feed the user's age in years, as the share of a century, with its square and root."""
+    searches: bool = False
+    max_search_tokens: int = Field(default=50, ge=1)
+    example_age: bool = False
+    similarity: Literal["inner_product", "cosine"] = "inner_product"
+    temperature: float = Field(default=0.05, gt=0)
+    """Starting temperature of the cosine; it is learned."""
+    loss: Literal["full_softmax", "sampled_softmax"] = "full_softmax"
+    negatives: int = Field(default=2048, ge=1)
+    negative_distribution: Literal["uniform", "log_uniform", "frequency"] = "log_uniform"
+    max_positions_per_user: int = Field(default=64, ge=1)
+    """Random positions of a user that give a loss in one epoch, so that users weigh alike."""
+    max_sequence_length: int = Field(default=200, ge=2)
+    """Longer users are cut into pieces, each with the lookback that the windows need."""
+    validation_users: int = Field(default=5000, ge=1)
+    training: TrainingSettings = TrainingSettings()
+
+
+class IndexSettings(Settings):
+    """How item vectors are searched."""
+
+    kind: Literal["auto", "exact", "flat", "ivf", "hnsw", "ivf_sq8", "ivf_pq", "lsh"] = "auto"
+    num_lists: int | None = None
+    num_probes: int | None = None
+    hnsw_links: int = 32
+    ef_search: int = 400
+    pq_bytes: int = 16
+    lsh_bits: int = 512
+    rescore_factor: int = Field(default=4, ge=1)
+    """Compressed kinds fetch this many times k and re-score them exactly."""
+    recall_floor: float = Field(default=0.95, ge=0, le=1)
+    recall_k: int = Field(default=300, ge=1)
+    use_gpu: bool = True
+    """Taken where FAISS sees one."""
+
+
+class RankingSettings(Settings):
+    """The ranking net and its features."""
+
+    enabled: bool = True
+    user_categorical: tuple[str, ...] = ()
+    """Columns of the event or else of the user."""
+    item_categorical: tuple[str, ...] = ()
+    """Columns of the item; a list column (`topics`) is a bag."""
+    user_numeric: tuple[str, ...] = ()
+    item_numeric: tuple[str, ...] = ()
+    history_length: int = Field(default=50, ge=1)
+    hidden: tuple[int, ...] = (1024, 512, 256)
+    embedding_scale: float = Field(default=4.0, gt=0)
+    """Width of a table = scale x log2(rows), at least 4, at most `max_embedding_width`."""
+    max_embedding_width: int = Field(default=32, ge=1)
+    powers: bool = True
+    num_quantiles: int = Field(default=100, ge=2)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    embedding_l2: float = Field(default=0.0, ge=0)
+    completion_column: str | None = None
+    """Label of the completion head; without one, watched for its whole duration."""
+    validation_metric: Literal["mae_seconds", "xauc", "gauc", "loss"] = "loss"
+    training: TrainingSettings = TrainingSettings(batch_size=1024)
+
+
+class ServingSettings(Settings):
+    """What a bundle tells the server to do."""
+
+    num_candidates: int = Field(default=300, ge=1)
+    max_page_size: int = Field(default=100, ge=1)
+    default_page_size: int = Field(default=20, ge=1)
+    rewatch_surfaces: tuple[str, ...] = ()
+    """Surfaces on which watched items may come back."""
+
+
+class EvaluationSettings(Settings):
+    """What `recsys evaluate` measures."""
+
+    ks: tuple[int, ...] = (10, 50)
+    max_users: int | None = None
+    """A random sample of the test targets when there are more; None takes all."""
+    seen_filtered: bool = True
+    bootstrap_rounds: int = Field(default=1000, ge=100)
+    baselines: tuple[
+        Literal["popularity", "recent_popularity", "covisitation", "als", "lightgbm"], ...
+    ] = ("popularity", "recent_popularity", "covisitation", "als", "lightgbm")
+    recent_hours: float = Field(default=24.0, gt=0)
+
+
+class RecsysSettings(Settings):
+    """A whole run."""
+
+    name: str
+    seed: int = 0
+    reproducible: bool = True
+    data: DataSettings
+    split: SplitSettings
+    candidates: CandidateSettings = CandidateSettings()
+    index: IndexSettings = IndexSettings()
+    ranking: RankingSettings = RankingSettings()
+    serving: ServingSettings = ServingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
