@@ -20,6 +20,8 @@ import numpy as np
 from recsys.errors import ArtefactError
 
 MANIFEST = "manifest.json"
+STEP_FILE = "step.json"
+"""What a pipeline run notes beside the artefact itself; no part of it, and never parsed with it."""
 
 
 @contextlib.contextmanager
@@ -65,10 +67,10 @@ def hash_file(path: Path) -> str:
 
 
 def list_files(directory: Path) -> list[Path]:
-    """Return every file below a directory but its manifest, sorted, relative to it."""
+    """Return every file of an artefact but its manifest, sorted, relative to its directory."""
     files = (path for path in directory.rglob("*") if path.is_file())
     relative = (path.relative_to(directory) for path in files)
-    return sorted(path for path in relative if str(path) != MANIFEST)
+    return sorted(path for path in relative if str(path) not in (MANIFEST, STEP_FILE))
 
 
 def write_manifest(directory: Path, kind: str, format_number: int, **content: Any) -> dict:

@@ -77,6 +77,8 @@ class TrainingSettings(Settings):
     max_epochs: int = Field(default=10, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup_steps: int = Field(default=0, ge=0)
+    linear_decay: bool = False
+    """Lower the learning rate along a line that ends at 0 after `max_epochs`."""
     weight_decay: float = Field(default=0.0, ge=0)
     patience: int = Field(default=3, ge=1)
     """Epochs without a better validation metric before the training stops."""

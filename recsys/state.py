@@ -51,8 +51,8 @@ class UserEvents:
         """Return the columns by name."""
         return {column.name: getattr(self, column.name) for column in fields(self)}
 
-    def take(self, chosen: np.ndarray) -> "UserEvents":
-        """Return the chosen events (indices or mask)."""
+    def take(self, chosen: np.ndarray | slice) -> "UserEvents":
+        """Return the chosen events (indices, mask or slice)."""
         return UserEvents(**{name: values[chosen] for name, values in self.arrays().items()})
 
 

@@ -1,5 +1,6 @@
 """Fixtures of every test: where the real logs lie, if anywhere."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -13,3 +14,18 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real logs at {path}: set RECSYS_DATA to their folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of one whole run over a tiny synthetic world, shared by all test processes."""
+    from pipelines.config import load_settings
+    from pipelines.run import main
+
+    shared = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shared = shared.parent
+    with (shared / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        main(load_settings(Path(__file__).with_name("tiny.toml")), shared / "tiny")
+    return shared / "tiny"

@@ -1,0 +1,1 @@
+"""Batch jobs: one file a step, each reading artefact directories and writing one."""

@@ -1,0 +1,85 @@
+"""Read a TOML configuration, with overrides, into `RecsysSettings`."""
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from recsys.errors import ConfigError
+from recsys.settings import RecsysSettings
+
+
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> RecsysSettings:
+    """Read a configuration file and apply `section.key=value` overrides to it.
+
+    Args:
+        path: A TOML file.
+        overrides: Values are read as TOML, and as plain strings where they are none.
+
+    Raises:
+        ConfigError: The file is missing or no TOML, or a key or value is wrong; all wrong keys
+            are named at once, each with the nearest right name.
+    """
+    content = _read_toml(path)
+    for override in overrides:
+        _apply_override(content, override)
+    try:
+        return RecsysSettings.model_validate(content)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise ConfigError(f"{path}: the configuration is wrong:\n{problems}") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file; pipelines/configs holds those that run as they are"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected TOML, got a file that breaks off: {error}") from None
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise ConfigError(f"--set expects section.key=value, got {override!r}")
+    *sections, key = name.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section")
+    content[key] = _parse_value(text)
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _describe(problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    name = ".".join(location)
+    if problem["type"] != "extra_forbidden":
+        return f"{name}: {problem['msg']}; got {problem['input']!r}"
+    known = _known_keys(location[:-1])
+    nearest = difflib.get_close_matches(location[-1], known, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known here: {', '.join(known)}"
+    return f"{name}: unknown key; {hint}"
+
+
+def _known_keys(sections: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = RecsysSettings
+    for section in sections:
+        annotation = model.model_fields[section].annotation
+        nested = [annotation, *get_args(annotation)]
+        model = next(
+            kind for kind in nested if isinstance(kind, type) and issubclass(kind, BaseModel)
+        )
+    return list(model.model_fields)
