@@ -65,16 +65,27 @@ class Vocabulary:
         wanted = np.array([b"" if value is None else value.encode() for value in ids])
         return self._search(wanted)
 
+    def rows_of_bytes(self, ids: np.ndarray) -> np.ndarray:
+        """Return the row of each id in bytes (`S`) [n], -1 where it is unknown: int32 [n]."""
+        if len(self) == 0 or len(ids) == 0:
+            return np.full(len(ids), UNKNOWN_ROW, np.int32)
+        return self._search(ids)
+
     def codes(self, ids: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the embedding code of each id, 0 where it is unknown or null: int32 [n]."""
         return self.rows(ids) + np.int32(1)
 
     def ids(self, rows: np.ndarray) -> list[str]:
         """Return the ids of known rows."""
+        return [value.decode() for value in self.id_bytes(rows).tolist()]
+
+    def id_bytes(self, rows: np.ndarray) -> np.ndarray:
+        """Return the ids of known rows in bytes: `S` [n]."""
         if self._ids_by_row is None:
-            self._ids_by_row = np.empty_like(self._sorted_ids)
-            self._ids_by_row[self._sorted_rows] = self._sorted_ids
-        return [value.decode() for value in self._ids_by_row[rows].tolist()]
+            ids_by_row = np.empty_like(self._sorted_ids)
+            ids_by_row[self._sorted_rows] = self._sorted_ids
+            self._ids_by_row = ids_by_row
+        return self._ids_by_row[rows]
 
     def save(self, directory: Path) -> None:
         """Write both arrays below a directory."""
