@@ -1,0 +1,74 @@
+"""The methods of `AdminService`, for the operator: translate, call, translate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from recsys.recommender import Recommender
+from serving import checks, translate
+from serving.reload import Bundles
+from serving.store import StateStore
+from serving.v1 import admin_pb2
+
+MAX_BLOCKED_AT_ONCE = 1000
+DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000
+
+
+class AdminServicer:
+    """Does what the operator asks.
+
+    Args:
+        bundles: The bundles of this server.
+        store: Users' state and the blocked items.
+    """
+
+    def __init__(self, bundles: Bundles, store: StateStore) -> None:
+        self._bundles, self._store = bundles, store
+
+    def ActivateBundle(self, message: Any, context: grpc.ServicerContext) -> Any:
+        """Swap a bundle in."""
+        bundle_id = checks.check_id(message.bundle_id, "bundle_id")
+        return _active(self._bundles.activate(bundle_id))
+
+    def RollbackBundle(self, message: Any, context: grpc.ServicerContext) -> Any:
+        """Go back to the bundle before."""
+        return _active(self._bundles.roll_back())
+
+    def ListBundles(self, message: Any, context: grpc.ServicerContext) -> Any:
+        """List the bundles from a page token on: the id after which the page starts."""
+        size = checks.check_size(message.page_size, "page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        after = checks.check_optional_id(message.page_token, "page_token")
+        active = self._bundles.current().bundle_id
+        found = [(name, until) for name, until in self._bundles.listing() if name > after]
+        page = [translate.to_bundle(*each, active=each[0] == active) for each in found[:size]]
+        token = found[size - 1][0] if len(found) > size else ""
+        return admin_pb2.ListBundlesResponse(bundles=page, next_page_token=token)
+
+    def BlockItems(self, message: Any, context: grpc.ServicerContext) -> Any:
+        """Block items."""
+        count = self._store.block_items(_item_ids(message.item_ids))
+        return admin_pb2.BlockItemsResponse(blocked_item_count=count)
+
+    def UnblockItems(self, message: Any, context: grpc.ServicerContext) -> Any:
+        """Take blocks back."""
+        count = self._store.unblock_items(_item_ids(message.item_ids))
+        return admin_pb2.UnblockItemsResponse(blocked_item_count=count)
+
+    def DeleteUser(self, message: Any, context: grpc.ServicerContext) -> Any:
+        """Forget a user."""
+        self._bundles.delete_user(checks.check_id(message.user_id, "user_id"))
+        return Empty()
+
+
+def _active(recommender: Recommender) -> Any:
+    return translate.to_bundle(recommender.bundle_id, recommender.data_until, active=True)
+
+
+def _item_ids(item_ids: Sequence[str]) -> list[str]:
+    checks.check_count(item_ids, "item_ids", MAX_BLOCKED_AT_ONCE, minimum=1)
+    return [
+        checks.check_id(item_id, f"item_ids[{position}]")
+        for position, item_id in enumerate(item_ids)
+    ]

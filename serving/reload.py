@@ -1,0 +1,160 @@
+"""Which bundle answers: loading, warming, swapping and going back, without a gap.
+
+A request takes `current()` once, so its whole answer comes from one bundle. Recorded events reach
+the counters of the active bundle at once; a bundle that is loaded later reads them from the log
+of the store, from its own `data_until` on, and so counts nothing twice.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from recsys.artefacts import MANIFEST, read_manifest
+from recsys.bundle import FORMAT, KIND, Bundle
+from recsys.errors import ArtefactError
+from recsys.recommender import Recommender
+from recsys.requests import Request
+from recsys.state import UserEvents, UserState
+from recsys.state_files import state_from_json
+from serving.merging import StoredSearch
+from serving.metrics import Metrics
+from serving.status import NotFoundError, NotReadyError, PreconditionError
+from serving.store import Recorded, StateStore
+
+Load = Callable[[Path], Recommender]
+EVENT_LOG_SECONDS = 30 * 86_400
+"""Events so much older than a bundle's data_until are dropped from the log when it is loaded, so
+going back to a bundle is exact for as long."""
+
+
+def load_recommender(directory: Path) -> Recommender:
+    """Verify and load the bundle in a directory.
+
+    Raises:
+        BundleError: It is broken, altered, or of another format.
+    """
+    return Recommender(Bundle.load(directory))
+
+
+class Bundles:
+    """The active bundle, the one before it, and the directories they come from.
+
+    Args:
+        store: Where recorded events are.
+        metrics: Told which bundle is active.
+        clock: Returns microseconds since the epoch.
+        load: Makes a recommender of a bundle's directory.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        metrics: Metrics,
+        clock: Callable[[], int],
+        load: Load = load_recommender,
+    ) -> None:
+        self._store, self._metrics, self._clock, self._load = store, metrics, clock, load
+        self._active: Recommender | None = None
+        self._previous: Recommender | None = None
+        self._shelf: Path | None = None
+        self._swapping = threading.Lock()
+        self._recording = threading.Lock()
+
+    def current(self) -> Recommender:
+        """Return the recommender of the active bundle.
+
+        Raises:
+            NotReadyError: None is loaded yet.
+        """
+        if self._active is None:
+            raise NotReadyError("no bundle is loaded yet; try again in a moment")
+        return self._active
+
+    def activate_directory(self, directory: Path) -> Recommender:
+        """Load and warm a bundle, then answer from it; on an error the old one goes on."""
+        with self._swapping:
+            started = time.perf_counter()
+            fresh = self._load(directory)
+            self._warm(fresh)
+            self._swap(fresh, counted=False)
+            self._shelf = directory.resolve().parent
+            self._metrics.show_bundle(fresh.bundle_id, time.perf_counter() - started)
+            return fresh
+
+    def activate(self, bundle_id: str) -> Recommender:
+        """Activate a bundle of those in `listing`."""
+        directories = {found: directory for found, _, directory in self._directories()}
+        if bundle_id not in directories:
+            raise NotFoundError(
+                f"bundle_id: {bundle_id!r} is not on this server; ListBundles says which are"
+            )
+        return self.activate_directory(directories[bundle_id])
+
+    def roll_back(self) -> Recommender:
+        """Answer from the bundle before the last swap again; it is still loaded and warm."""
+        with self._swapping:
+            if self._previous is None:
+                raise PreconditionError("no bundle answered before this one; activate one instead")
+            self._swap(self._previous, counted=True)
+            self._metrics.show_bundle(self.current().bundle_id, 0.0)
+            return self.current()
+
+    def listing(self) -> list[tuple[str, int]]:
+        """Return id and data_until of the bundles beside the active one, by id."""
+        return sorted({found: until for found, until, _ in self._directories()}.items())
+
+    def record(
+        self, user_id: str, events: UserEvents, searches: Sequence[StoredSearch]
+    ) -> Recorded:
+        """Store events, and count them for both loaded bundles."""
+        with self._recording:
+            recorded = self._store.record(
+                user_id, events, searches, is_watch=self.current().is_watch
+            )
+            for recommender in self._loaded():
+                recommender.count_events(recorded.replaced, sign=-1)
+                recommender.count_events(recorded.added)
+        self._metrics.count_events(recorded.num_new, recorded.num_changed)
+        return recorded
+
+    def delete_user(self, user_id: str) -> None:
+        """Forget a user, and take their events out of the counters.
+
+        Raises:
+            NotFoundError: Nothing was known of them.
+        """
+        with self._recording:
+            forgotten = self._store.delete(user_id)
+            if forgotten is None:
+                raise NotFoundError("user_id: nothing is stored of this user")
+            for recommender in self._loaded():
+                recommender.count_events(forgotten, sign=-1)
+
+    def _loaded(self) -> list[Recommender]:
+        return [each for each in (self._active, self._previous) if each is not None]
+
+    def _swap(self, fresh: Recommender, *, counted: bool) -> None:
+        # No event may fall between reading the log and the swap: recording waits meanwhile.
+        with self._recording:
+            if not counted:
+                oldest = fresh.data_until - EVENT_LOG_SECONDS * 1_000_000
+                self._store.forget_events_before(oldest)
+                for events in self._store.events_since(fresh.data_until):
+                    fresh.count_events(events)
+            self._previous, self._active = self._active, fresh
+
+    def _warm(self, recommender: Recommender) -> None:
+        users = [state_from_json(value) for value in recommender.bundle.warmup_users]
+        for user in users or [UserState("")]:
+            recommender.recommend([Request(user=user, now=self._clock())])
+
+    def _directories(self) -> list[tuple[str, int, Path]]:
+        found = []
+        for manifest in sorted(self._shelf.glob(f"*/{MANIFEST}")) if self._shelf else []:
+            try:
+                content = read_manifest(manifest.parent, KIND, FORMAT)
+            except ArtefactError:
+                continue  # something else lies there, or a format that cannot be served
+            found.append((content["bundle_id"], content["data_until"], manifest.parent))
+        return found

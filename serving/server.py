@@ -1,0 +1,248 @@
+"""The server: built from its parts, started, made ready, stopped.
+
+Built apart from starting, so that tests take port 0 and clocks of their own. It listens first and
+answers UNAVAILABLE (health: NOT_SERVING) until its bundle is verified, loaded and warm.
+"""
+
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from recsys.errors import ConfigError
+from serving.admin_servicer import AdminServicer
+from serving.interceptors import CallInterceptor
+from serving.lmdb_store import LmdbStore
+from serving.metrics import Metrics
+from serving.pages import Rankings
+from serving.reload import Bundles, Load, load_recommender
+from serving.servicer import RecommenderServicer
+from serving.store import MemoryStore, StateStore
+from serving.v1 import admin_pb2, admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
+
+MAX_MESSAGE_BYTES = 1 << 20
+MAX_WAITING_CALLS = 512
+"""Calls accepted at once; further ones are RESOURCE_EXHAUSTED at once instead of late."""
+RECOMMENDER_SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["RecommenderService"].full_name
+ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+LOG_KEY_FILE = "log.key"
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a server listens.
+
+    Args:
+        host: Address to listen on. Calls are neither authenticated nor encrypted: keep it
+            behind something that does both before it leaves the machine.
+        port: 0 takes a free one.
+        threads: Calls worked on at once.
+        reuse_port: Share the port with other servers (SO_REUSEPORT).
+        admin: Also register `AdminService`.
+        metrics_port: Port of the Prometheus endpoint on loopback; None for none.
+        grace_seconds: How long a stop waits for calls in flight.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 50051
+    threads: int = 8
+    reuse_port: bool = False
+    admin: bool = False
+    metrics_port: int | None = None
+    grace_seconds: float = 10.0
+
+
+def system_clock() -> int:
+    """Return the time in microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+class RecsysServer:
+    """One server with its services, health, reflection and metrics.
+
+    Args:
+        store: Users' state; closed by `stop`.
+        options: How to listen.
+        clock: Returns microseconds since the epoch.
+        load: Makes a recommender of a bundle's directory.
+        logger: Gets one event a call, see `new_logger`.
+        log_key: Secret under which user ids are hashed in the log.
+
+    Raises:
+        ConfigError: The address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        options: ServerOptions,
+        *,
+        clock: Callable[[], int] = system_clock,
+        load: Load = load_recommender,
+        logger: Any = None,
+        log_key: bytes | None = None,
+    ) -> None:
+        self.metrics = Metrics()
+        self.bundles = Bundles(store, self.metrics, clock, load)
+        self._store, self._options = store, options
+        self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="call")
+        interceptor = CallInterceptor(
+            self.metrics, logger or new_logger(sys.stderr), log_key or secrets.token_bytes(32)
+        )
+        self._server = grpc.server(
+            self._pool,
+            interceptors=[interceptor],
+            options=_channel_options(options),
+            maximum_concurrent_rpcs=MAX_WAITING_CALLS,
+        )
+        self._health = health.HealthServicer()
+        self._services = [RECOMMENDER_SERVICE] + [ADMIN_SERVICE] * options.admin
+        self._register(store, clock)
+        self.port = _listen(self._server, options)
+        self._metrics_endpoint: Any = None
+
+    def start(self) -> None:
+        """Listen; not ready until a bundle is activated."""
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._server.start()
+        if self._options.metrics_port is not None:
+            self._metrics_endpoint = start_http_server(
+                self._options.metrics_port, "127.0.0.1", self.metrics.registry
+            )
+
+    def make_ready(self, bundle_directory: Path) -> None:
+        """Verify, load and warm a bundle, then report SERVING.
+
+        Raises:
+            BundleError: The bundle is refused.
+        """
+        self.bundles.activate_directory(bundle_directory)
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self) -> float:
+        """Refuse new calls, let those in flight end within the grace; return seconds taken."""
+        started = time.perf_counter()
+        self._health.enter_graceful_shutdown()
+        self._server.stop(self._options.grace_seconds).wait()
+        # A handler past the grace may still use the store: it must end before the store closes.
+        self._pool.shutdown(wait=True)
+        if self._metrics_endpoint is not None:
+            endpoint, thread = self._metrics_endpoint
+            endpoint.shutdown()
+            endpoint.server_close()
+            thread.join()
+        self._store.close()
+        return time.perf_counter() - started
+
+    def _register(self, store: StateStore, clock: Callable[[], int]) -> None:
+        servicer = RecommenderServicer(self.bundles, store, Rankings(clock), self.metrics, clock)
+        recommender_pb2_grpc.add_RecommenderServiceServicer_to_server(servicer, self._server)
+        if self._options.admin:
+            admin = AdminServicer(self.bundles, store)
+            admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    def _set_health(self, status: Any) -> None:
+        for name in (health.OVERALL_HEALTH, *self._services):
+            self._health.set(name, status)
+
+
+def serve(
+    bundle_directory: Path,
+    state_directory: Path | None,
+    options: ServerOptions,
+    *,
+    load: Load = load_recommender,
+) -> None:
+    """Serve a bundle until SIGTERM or SIGINT; prints when it is ready and when it has stopped.
+
+    Args:
+        bundle_directory: The bundle; those beside it can be activated instead.
+        state_directory: The store, made if it does not exist. None keeps state in memory only.
+        options: How to listen.
+        load: Makes a recommender of a bundle's directory.
+
+    Raises:
+        BundleError: The bundle is refused.
+        ConfigError: The address cannot be listened on.
+        StateError: The store cannot be opened.
+    """
+    started = time.perf_counter()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    store: StateStore = LmdbStore(state_directory) if state_directory else MemoryStore()
+    log_key = read_log_key(state_directory) if state_directory else None
+    server = RecsysServer(store, options, load=load, log_key=log_key)
+    server.start()
+    try:
+        server.make_ready(bundle_directory)
+        bundle_id = server.bundles.current().bundle_id
+        seconds = time.perf_counter() - started
+        address = f"{options.host}:{server.port}"
+        print(f"serving bundle {bundle_id[:12]} on {address}, ready in {seconds:.2f} s", flush=True)
+        stopping.wait()
+    finally:
+        seconds = server.stop()
+        print(f"stopped in {seconds:.2f} s", flush=True)
+
+
+def new_logger(stream: TextIO) -> Any:
+    """Return a logger that writes one JSON line an event."""
+    return structlog.wrap_logger(
+        structlog.WriteLogger(stream),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.BoundLogger,
+    )
+
+
+def read_log_key(state_directory: Path) -> bytes:
+    """Return the key under which this store's users are hashed in logs, made on first use."""
+    path = state_directory / LOG_KEY_FILE
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
+    return [
+        # On by default in gRPC: two servers would silently share a port.
+        ("grpc.so_reuseport", int(options.reuse_port)),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ]
+
+
+def _listen(server: grpc.Server, options: ServerOptions) -> int:
+    address = f"{options.host}:{options.port}"
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise ConfigError(
+            f"cannot listen on {address}: another process has the port, or the host is not of "
+            f"this machine; choose another port (0 takes a free one) or stop the other process"
+        )
+    return port
