@@ -5,6 +5,21 @@ from typing import Protocol
 
 import numpy as np
 
+from recsys.errors import ArtefactError, IndexRecallError
+from recsys.index.approximate import (
+    INVERTED_KINDS,
+    ApproximateIndex,
+    build_approximate,
+    is_faiss_installed,
+)
+from recsys.index.exact import ExactIndex
+from recsys.index.files import read_files
+from recsys.settings import IndexSettings
+
+MAX_SCANNED = 50_000
+"""Catalogues up to here are scanned by `auto`: a millisecond a query, and always right."""
+NUM_SAMPLE_QUERIES = 200
+
 
 class Index(Protocol):
     """Item vectors, searched by inner product. Row numbers are catalogue rows."""
@@ -34,3 +49,122 @@ class Index(Protocol):
     def save(self, directory: Path) -> None:
         """Write the index into a directory."""
         ...
+
+
+def build_index(
+    vectors: np.ndarray, settings: IndexSettings, queries: np.ndarray | None = None
+) -> Index:
+    """Build the index that the settings ask for, and measure it.
+
+    `auto` scans small catalogues (and all, where FAISS is not installed), and takes `ivf_sq8` for
+    large ones. Inverted files without `num_probes` get the fewest, by doubling, that reach half
+    way from the recall floor to 1.
+
+    Args:
+        vectors: float32 [N, D], finite; row r is catalogue row r.
+        settings: Kind and limits.
+        queries: float32 [Q, D], as they will come; a sample of the vectors stands in for them.
+
+    Raises:
+        ArtefactError: A vector is not finite.
+        ConfigError: FAISS is not installed, or the kind needs more items.
+        IndexRecallError: The index finds less than `recall_floor` of the true `recall_k` best.
+    """
+    _check_vectors(vectors)
+    settings = settings.model_copy(update={"kind": _choose_kind(settings, len(vectors))})
+    exact = ExactIndex(vectors)
+    if settings.kind == "exact":
+        return exact
+    if queries is None:
+        chosen = np.linspace(0, len(vectors) - 1, min(NUM_SAMPLE_QUERIES, len(vectors)))
+        queries = vectors[chosen.astype(np.int64)]
+    index = build_approximate(vectors, settings)
+    if settings.kind in INVERTED_KINDS and settings.num_probes is None:
+        index = _tune_probes(index, exact, queries)
+    recall = measure_recall(index, exact, queries, settings.recall_k)
+    _check_recall(index, recall)
+    return index.with_settings(recall=recall)
+
+
+def measure_recall(index: Index, exact: Index, queries: np.ndarray, k: int) -> float:
+    """Return the share of the true k best rows that an index finds, over all queries.
+
+    Args:
+        index: What is measured.
+        exact: The oracle over the same vectors.
+        queries: float32 [Q, D].
+        k: Length of the lists.
+    """
+    k = min(k, len(exact))
+    if k == 0 or len(queries) == 0:
+        return 1.0
+    found = index.search(queries, k)[1]
+    true = exact.search(queries, k)[1]
+    common = sum(len(np.intersect1d(f, t)) for f, t in zip(found, true, strict=True))
+    return common / true.size
+
+
+def load_index(directory: Path) -> Index:
+    """Load what `Index.save` wrote; vectors and FAISS files are memory-mapped where they can be.
+
+    Raises:
+        ArtefactError: A file is missing, broken or of another format.
+        ConfigError: The index needs FAISS, which is not installed.
+    """
+    vectors, description = read_files(directory)
+    if description.settings.kind == "exact":
+        return ExactIndex(vectors)
+    return ApproximateIndex.load(directory, vectors, description)
+
+
+def _choose_kind(settings: IndexSettings, num_vectors: int) -> str:
+    if settings.kind != "auto":
+        return settings.kind
+    return "ivf_sq8" if num_vectors > MAX_SCANNED and is_faiss_installed() else "exact"
+
+
+def _tune_probes(
+    index: ApproximateIndex, exact: ExactIndex, queries: np.ndarray
+) -> ApproximateIndex:
+    """Double the probes until the recall is half way from the floor to 1."""
+    settings = index.settings
+    target = (1 + settings.recall_floor) / 2
+    num_lists = settings.num_lists or 1
+    num_probes = max(1, num_lists // 64)
+    while num_probes < num_lists:
+        tried = index.with_settings(num_probes=num_probes)
+        if measure_recall(tried, exact, queries, settings.recall_k) >= target:
+            return tried
+        num_probes *= 2
+    return index.with_settings(num_probes=num_lists)
+
+
+def _check_vectors(vectors: np.ndarray) -> None:
+    if vectors.dtype != np.float32 or vectors.ndim != 2:
+        raise ValueError(
+            f"expected vectors float32 [N, D], got {vectors.dtype} {list(vectors.shape)}"
+        )
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise ArtefactError(
+            f"expected finite item vectors, but row {broken[0]} and {len(broken) - 1} others "
+            f"are not; train the candidate net anew, with a smaller learning rate"
+        )
+
+
+def _check_recall(index: ApproximateIndex, recall: float) -> None:
+    settings = index.settings
+    if recall >= settings.recall_floor:
+        return
+    knob = {
+        "ivf": "num_probes",
+        "ivf_sq8": "num_probes or rescore_factor",
+        "ivf_pq": "num_probes, rescore_factor or pq_bytes",
+        "hnsw": "ef_search or hnsw_links",
+        "lsh": "lsh_bits or rescore_factor",
+    }.get(index.kind, "recall_k")
+    raise IndexRecallError(
+        f"index of kind {index.kind!r}: expected a recall@{settings.recall_k} of at least "
+        f"{settings.recall_floor}, measured {recall:.4f}; raise index.{knob}, take another kind, "
+        f"or lower index.recall_floor"
+    )

@@ -1,0 +1,219 @@
+"""Batches of the candidate net: sequences with some of their positions as examples.
+
+An epoch takes at most `max_positions_per_user` random labels of each user. The labels of a long
+user lie in pieces of equal length; a piece is used up before another is begun, so that few
+sequences carry many examples. Sequences of similar length stand in one batch: shapes repeat, and
+little is padded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.candidates.negatives import NegativeSampler
+from recsys.candidates.sequences import Labels, Sequences
+from recsys.core.random import stream
+from recsys.settings import CandidateSettings
+
+SHORTEST = 8
+"""Length of the sequences in the first bucket; each further bucket doubles it."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The rows of one epoch: pieces of users, each with its chosen labels.
+
+    Args:
+        label: int64 [E], chosen labels, row after row.
+        start: int64 [R + 1]; row r owns `label[start[r]:start[r + 1]]`.
+        user: int64 [R].
+        last: int64 [R], watches known at the newest label of the row.
+        bucket: int64 [R].
+        batches: (bucket, rows) in the order of training.
+    """
+
+    label: np.ndarray
+    start: np.ndarray
+    user: np.ndarray
+    last: np.ndarray
+    bucket: np.ndarray
+    batches: list[tuple[int, np.ndarray]]
+
+
+class TrainingBatches:
+    """Gives the batches of an epoch, a pure function of (seed, epoch).
+
+    Args:
+        sequences: Of all users.
+        labels: Training labels of trained items.
+        settings: Lengths and sizes.
+        sampler: Of the negatives, for the sampled softmax.
+        seed: Where chance comes from.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        labels: Labels,
+        settings: CandidateSettings,
+        sampler: NegativeSampler | None,
+        *,
+        seed: int,
+    ) -> None:
+        self._sequences, self._settings, self._seed = sequences, settings, seed
+        self._labels = labels.take(np.argsort(labels.user, kind="stable"))
+        self._sampler = sampler
+        self._piece = _pieces(self._labels, settings.max_sequence_length)
+        self._shapes = _bucket_shapes(settings)
+
+    def __call__(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the batches of an epoch."""
+        plan = self._plan(epoch)
+        rng = stream(self._seed, "negatives", epoch)
+        for bucket, rows in plan.batches:
+            batch = self._batch(plan, bucket, rows)
+            if self._sampler is not None:
+                negatives, log_expected = self._sampler.sample(self._settings.negatives, rng)
+                batch |= {"negatives": negatives, "log_expected_counts": log_expected}
+            yield batch
+
+    def num_batches(self) -> int:
+        """Return the number of batches in the first epoch; other epochs have about as many."""
+        return len(self._plan(0).batches)
+
+    def _plan(self, epoch: int) -> _Plan:
+        rng = stream(self._seed, "positions", epoch)
+        label = _choose(self._labels.user, self._piece, self._settings.max_positions_per_user, rng)
+        is_first = np.diff(self._piece[label], prepend=-1) != 0
+        first = np.flatnonzero(is_first)
+        start = np.append(first, len(label))
+        known = self._labels.known_watches[label]
+        last = np.maximum.reduceat(known, first) if len(first) else known
+        earliest = np.minimum.reduceat(known, first) if len(first) else known
+        needed = last - np.maximum(earliest - max(self._settings.windows), 0)
+        bucket = self._buckets(needed, np.diff(start))
+        batches = self._group(bucket, rng)
+        return _Plan(label, start, self._labels.user[label[first]], last, bucket, batches)
+
+    def _buckets(self, length: np.ndarray, num_labels: np.ndarray) -> np.ndarray:
+        """Return the first bucket that holds each row's history and labels."""
+        lengths = [shape[0] for shape in self._shapes]
+        widths = [shape[1] for shape in self._shapes]
+        by_labels = np.searchsorted(widths, num_labels)
+        return np.maximum(np.searchsorted(lengths, length), by_labels)
+
+    def _group(self, bucket: np.ndarray, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
+        """Cut each bucket into batches of random rows; return them in random order."""
+        batches = []
+        for number, (_, num_positions) in enumerate(self._shapes):
+            rows = rng.permutation(np.flatnonzero(bucket == number))
+            size = self._num_rows(num_positions)
+            batches += [(number, rows[i : i + size]) for i in range(0, len(rows), size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _num_rows(self, num_positions: int) -> int:
+        """Return B: short sequences come in larger batches, so that steps have equal work."""
+        settings = self._settings
+        return settings.training.batch_size * settings.max_positions_per_user // num_positions
+
+    def _batch(self, plan: _Plan, bucket: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+        length, num_positions = self._shapes[bucket]
+        num_rows = self._num_rows(num_positions)
+        user, last = _pad(plan.user[rows], num_rows), _pad(plan.last[rows], num_rows)
+        begin, end = _pad(plan.start[rows], num_rows), _pad(plan.start[rows + 1], num_rows)
+        position = begin[:, None] + np.arange(num_positions)  # [B, P]
+        inside = position < end[:, None]
+        label = plan.label[np.where(inside, position, 0)]
+        dropped = last - np.minimum(last, length)  # [B], watches too old to be in the history
+        known = self._labels.known_watches[label] - dropped[:, None]
+        batch = {
+            "history": self._sequences.histories.newest(user, last, length),
+            "positions": np.where(inside, known, 0).astype(np.int32),
+            "labels": np.where(inside, self._labels.item[label], 0),
+            "weight": inside.astype(np.float32),
+        }
+        return batch | side_inputs(self._sequences, self._labels, label, self._settings)
+
+
+def side_inputs(
+    sequences: Sequences, labels: Labels, index: np.ndarray, settings: CandidateSettings
+) -> dict[str, np.ndarray]:
+    """Return the inputs beside the history, those that the settings use.
+
+    Args:
+        sequences: Of all users.
+        labels: The labels that `index` points into.
+        index: int64 [...].
+        settings: Which inputs.
+
+    Returns:
+        Arrays [...] or [..., columns] as `recsys.candidates.model` describes them.
+    """
+    inputs: dict[str, np.ndarray] = {}
+    if settings.searches:
+        known = labels.known_tokens[index].ravel()
+        users, length = labels.user[index].ravel(), settings.max_search_tokens
+        tokens = sequences.newest_tokens(users, known, length)
+        inputs["search_tokens"] = tokens.reshape(*index.shape, length)
+    if settings.context:
+        inputs["context"] = labels.context[index]
+    if settings.age:
+        inputs["age"] = labels.age[index]
+    if settings.example_age:
+        inputs["example_age"] = labels.example_age[index]
+    return inputs
+
+
+def _pieces(labels: Labels, length: int) -> np.ndarray:
+    """Number the pieces of at most `length` watches that labels lie in: int64 [L].
+
+    All pieces of a user are of equal length, or a short last one would be drawn as often as a
+    full one. Numbers ascend with the user.
+    """
+    if len(labels) == 0:
+        return np.zeros(0, np.int64)
+    longest = np.zeros(labels.user[-1] + 1, np.int64)
+    np.maximum.at(longest, labels.user, labels.known_watches)
+    num_pieces = longest // length + 1
+    first_piece = np.cumsum(num_pieces) - num_pieces
+    within = labels.known_watches * num_pieces[labels.user] // (longest[labels.user] + 1)
+    return first_piece[labels.user] + within
+
+
+def _choose(
+    user: np.ndarray, piece: np.ndarray, max_labels: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Choose at most `max_labels` labels of each user, piece after random piece.
+
+    Args:
+        user: int64 [L], ascending.
+        piece: int64 [L].
+        max_labels: Of one user.
+        rng: Where chance comes from.
+
+    Returns:
+        int64 [E], labels, those of a piece side by side.
+    """
+    if len(user) == 0:
+        return np.zeros(0, np.int64)
+    piece_order = rng.permutation(piece.max() + 1)
+    order = np.lexsort((rng.random(len(user)), piece_order[piece], user))
+    counts = np.bincount(user)
+    rank = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return order[rank < max_labels]
+
+
+def _bucket_shapes(settings: CandidateSettings) -> list[tuple[int, int]]:
+    """Return (T, P) of each bucket, both ascending; the last holds every row."""
+    longest = settings.max_sequence_length + max(settings.windows)
+    shapes, length = [], SHORTEST
+    while length < longest:
+        shapes.append((length, min(settings.max_positions_per_user, length)))
+        length *= 2
+    return [*shapes, (longest, settings.max_positions_per_user)]
+
+
+def _pad(values: np.ndarray, length: int) -> np.ndarray:
+    """Fill up with zeros: a row without watches and without labels."""
+    return np.concatenate([values, np.zeros(length - len(values), values.dtype)])

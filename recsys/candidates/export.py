@@ -1,0 +1,87 @@
+"""The trained user tower as an ONNX file, seen to compute what Keras computes."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from recsys.candidates.model import CandidateModel
+from recsys.candidates.vectors import BulkTower, Inputs, tower
+from recsys.core.backends import to_numpy
+from recsys.core.layers.embedding import Embedding
+from recsys.core.onnx_export import Input, Output, export_onnx
+
+NUM_CHECKED = 64
+"""Users whose vectors are compared."""
+
+STAND_IN_CODES = 7
+"""Rows of the tables that are exported instead of the real ones."""
+
+
+def tower_inputs(model: CandidateModel) -> dict[str, Input]:
+    """Return the inputs that the tower takes under its settings."""
+    settings = model.settings
+    inputs = {
+        "history": Input("int32", ("batch", "history")),
+        "history_length": Input("int32", ("batch",)),
+    }
+    if settings.searches:
+        inputs["search_tokens"] = Input("int32", ("batch", "tokens"))
+    if settings.context:
+        inputs["context"] = Input("int32", ("batch", len(settings.context)))
+    if settings.age:
+        inputs["age"] = Input("float32", ("batch",))
+    return inputs
+
+
+def export_user_tower(model: CandidateModel, examples: Inputs, path: Path) -> None:
+    """Write the tower: `tower_inputs` -> `user_vectors` float32 [batch, 1, D'].
+
+    Args:
+        model: Trained.
+        examples: The tower's inputs for some users, to compare both on.
+        path: File to write.
+
+    Raises:
+        ArtefactError: The exported graph gives other vectors than Keras.
+    """
+    checked = {name: values[:NUM_CHECKED] for name, values in examples.items()}
+    unknown = {name: np.zeros_like(values[:1]) for name, values in checked.items()}
+    bulk_tower = BulkTower(model)
+    twin = _twin(model)
+    width = model.item_vectors().shape[1]
+    export_onnx(
+        tower(twin),
+        tower_inputs(model),
+        Output("user_vectors", ("batch", 1, width)),
+        path,
+        checks=[(inputs, bulk_tower(inputs)) for inputs in (checked, unknown)],
+        tables=[
+            (to_numpy(small.table.value), to_numpy(full.table.value))
+            for small, full in zip(_tables(twin), _tables(model), strict=True)
+        ],
+    )
+
+
+def _twin(model: CandidateModel) -> CandidateModel:
+    """Return the same net with small random tables."""
+    sizes = replace(
+        model.sizes,
+        num_items=STAND_IN_CODES,
+        num_tokens=STAND_IN_CODES,
+        context=dict.fromkeys(model.sizes.context, STAND_IN_CODES),
+    )
+    twin = CandidateModel(model.settings, sizes, seed=model.seed)
+    for layer in ("tower", "to_user_vector"):
+        copies = getattr(twin, layer).variables
+        for copy, original in zip(copies, getattr(model, layer).variables, strict=True):
+            copy.assign(original.value)
+    return twin
+
+
+def _tables(model: CandidateModel) -> Iterator[Embedding]:
+    yield model.watch_table
+    if model.token_table is not None:
+        yield model.token_table
+    yield from model.context_tables

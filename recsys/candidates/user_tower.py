@@ -1,0 +1,47 @@
+"""The user tower as it is served: ONNX Runtime, no training library."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from recsys.errors import BundleError
+
+OUTPUT = "user_vectors"
+
+
+class UserTower:
+    """Maps what is known of users to vectors, by the exported graph.
+
+    Args:
+        path: The graph; it must have been verified, since parsing trusts it.
+        num_threads: Threads of one call.
+    """
+
+    def __init__(self, path: Path, *, num_threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime raises a family of its own, without a base
+            raise BundleError(f"{path}: ONNX Runtime cannot load the user tower: {error}") from None
+        self.input_names = tuple(value.name for value in self._session.get_inputs())
+
+    def vectors(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Compute user vectors.
+
+        Args:
+            inputs: `history` int32 [B, T], `history_length` int32 [B], and where the net was
+                trained with them `search_tokens` int32 [B, S], `context` int32 [B, C], `age`
+                float32 [B]; what the graph does not take is ignored.
+
+        Returns:
+            float32 [B, interests, D].
+        """
+        feed = {name: inputs[name] for name in self.input_names}
+        return self._session.run([OUTPUT], feed)[0]

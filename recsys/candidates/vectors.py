@@ -1,0 +1,137 @@
+"""User vectors in bulk, and how well they rank held-out watches while the net is trained."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from keras import ops
+
+from recsys.candidates.batches import side_inputs
+from recsys.candidates.model import CandidateModel
+from recsys.candidates.sequences import Labels, Sequences
+from recsys.core.backends import Tensor, compile_call
+from recsys.settings import CandidateSettings
+
+CHUNK = 1024
+"""Users computed at a time."""
+
+Inputs = Mapping[str, np.ndarray]
+"""Of the served tower: `history` int32 [B, T], `history_length` int32 [B], and what else the
+settings use of `search_tokens` int32 [B, S], `context` int32 [B, C], `age` float32 [B]."""
+
+
+def tower(model: CandidateModel) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    """Return the served function: `Inputs` -> float32 [B, 1, D'], example age 0."""
+
+    def user_vectors(inputs: Mapping[str, Tensor]) -> Tensor:
+        batch = {name: value[:, None] for name, value in inputs.items() if name != "history"}
+        batch["positions"] = batch.pop("history_length")
+        if model.settings.example_age:
+            batch["example_age"] = ops.zeros_like(batch["positions"], dtype="float32")
+        return model.served_user_vectors(batch | {"history": inputs["history"]})
+
+    return user_vectors
+
+
+def served_inputs(sequences: Sequences, labels: Labels, settings: CandidateSettings) -> Inputs:
+    """Return the tower's inputs as of just before each label."""
+    length = max(settings.windows)
+    side = side_inputs(sequences, labels, np.arange(len(labels)), settings)
+    side.pop("example_age", None)
+    history = sequences.histories.newest(labels.user, labels.known_watches, length)
+    history_length = np.minimum(labels.known_watches, length).astype(np.int32)
+    return {"history": history, "history_length": history_length, **side}
+
+
+class BulkTower:
+    """Computes user vectors in chunks of one shape, compiled once.
+
+    Args:
+        model: Its weights are read at each call.
+    """
+
+    def __init__(self, model: CandidateModel) -> None:
+        self._call = compile_call(model, tower(model))
+
+    def __call__(self, inputs: Inputs) -> np.ndarray:
+        """Return float32 [B, 1, D']."""
+        count = len(inputs["history"])
+        vectors = [self._call(chunk) for chunk in _chunks(inputs, count)]
+        return np.concatenate(vectors)[:count]
+
+
+def _chunks(inputs: Inputs, count: int) -> Iterator[dict[str, np.ndarray]]:
+    for start in range(0, max(count, 1), CHUNK):
+        chunk = {name: value[start : start + CHUNK] for name, value in inputs.items()}
+        yield {name: _fill(value) for name, value in chunk.items()}
+
+
+def _fill(values: np.ndarray) -> np.ndarray:
+    missing = CHUNK - len(values)
+    return np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
+
+
+class ValidationRanking:
+    """Ranks held-out watches among all trained items, without those that the user has seen.
+
+    A watch of an item without a vector is a miss; so is one of an item seen before. A tie with
+    another item counts against the target.
+
+    Args:
+        sequences: Of all users.
+        labels: Held-out watches.
+        settings: The net's inputs.
+        is_seen_filtered: Leave out the items that the user has watched.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        labels: Labels,
+        settings: CandidateSettings,
+        *,
+        is_seen_filtered: bool = True,
+    ) -> None:
+        self._labels = labels
+        self.inputs = served_inputs(sequences, labels, settings)
+        self._histories = sequences.histories
+        self._is_seen_filtered = is_seen_filtered
+
+    def metrics(self, user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, float]:
+        """Return hit rates and NDCG of vectors made from `inputs`: [L, 1, D'], [N, D']."""
+        return ranking_metrics(self.ranks(user_vectors, item_vectors))
+
+    def ranks(self, user_vectors: np.ndarray, item_vectors: np.ndarray) -> np.ndarray:
+        """Return the rank of each held-out watch, from 1: float64 [L], infinite for a miss."""
+        ranks = np.full(len(self._labels), np.inf)
+        for start in range(0, len(ranks), CHUNK):
+            chosen = np.arange(start, min(start + CHUNK, len(ranks)))
+            scores = user_vectors[chosen, 0] @ item_vectors.T  # [b, N]
+            ranks[chosen] = self._ranks_of(chosen, scores)
+        return ranks
+
+    def _ranks_of(self, chosen: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        if self._is_seen_filtered:
+            owner, seen = self._seen(chosen)
+            scores[owner, seen] = -np.inf
+        target = self._labels.item[chosen]
+        own = scores[np.arange(len(chosen)), np.maximum(target, 0)]
+        rank = np.count_nonzero(scores >= own[:, None], axis=1)
+        return np.where((target >= 0) & np.isfinite(own), rank, np.inf)
+
+    def _seen(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return pairs (index into `chosen`, item row) of all watches known."""
+        counts = self._labels.known_watches[chosen]
+        owner = np.repeat(np.arange(len(chosen)), counts)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        first = self._histories.offsets[self._labels.user[chosen]]
+        return owner, self._histories.code[first[owner] + within] - 1
+
+
+def ranking_metrics(ranks: np.ndarray) -> dict[str, float]:
+    """Return `hr@10`, `hr@50` and `ndcg@10` of one target each: float [L], ranks from 1."""
+    gain = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0)
+    return {
+        "hr@10": float(np.mean(ranks <= 10)),
+        "hr@50": float(np.mean(ranks <= 50)),
+        "ndcg@10": float(np.mean(gain)),
+    }

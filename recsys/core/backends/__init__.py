@@ -1,0 +1,75 @@
+"""What differs between Keras's backends: gradients, compilation. One file each.
+
+A backend module has `compile_step` (one optimizer step) and `compile_call` (inference). Only the
+module of the backend that Keras runs on is imported.
+"""
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from recsys.errors import TrainingError
+
+Tensor: TypeAlias = Any
+"""A tensor of whichever backend Keras runs on."""
+
+Batch: TypeAlias = Mapping[str, Tensor]
+Loss: TypeAlias = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
+"""Runs the model on a batch: (scalar loss, further scalars to report)."""
+
+ArrayBatch: TypeAlias = Mapping[str, np.ndarray]
+
+
+def compile_step(
+    model: keras.Model, loss: Loss, optimizer: keras.Optimizer
+) -> Callable[[ArrayBatch], tuple[Tensor, dict[str, Tensor]]]:
+    """Return a compiled function that takes one optimizer step on a batch.
+
+    Args:
+        model: Built; its trainable variables are what is learned.
+        loss: Written with `keras.ops` only.
+        optimizer: Built on the model's trainable variables.
+    """
+    return _module().compile_step(model, loss, optimizer)
+
+
+def compile_call(
+    model: keras.Model, function: Callable[[Batch], Tensor]
+) -> Callable[[ArrayBatch], np.ndarray]:
+    """Return a compiled function that computes something of a model without changing it."""
+    return _module().compile_call(model, function)
+
+
+def gather_rows(table: keras.Variable, codes: Tensor) -> Tensor:
+    """Return rows of a table: [N, D], int [...] -> [..., D].
+
+    Keras's own `ops.take` reads the whole variable under TensorFlow, so that each step copies it.
+    """
+    return _module().gather_rows(table, codes)
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """Copy a tensor, or the value of a variable, to NumPy.
+
+    Keras's own `convert_to_numpy` warns of a deprecation for TensorFlow's variables.
+    """
+    return _module().to_numpy(tensor)
+
+
+def _module() -> ModuleType:
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        from recsys.core.backends import tensorflow
+
+        return tensorflow
+    if name == "jax":
+        from recsys.core.backends import jax
+
+        return jax
+    raise TrainingError(
+        f"Keras runs on the backend {name!r}; expected tensorflow or jax: "
+        f"set KERAS_BACKEND to one of them before starting"
+    )

@@ -1,0 +1,1 @@
+"""Layers that Keras does not bring, in `keras.ops` only."""

@@ -1,0 +1,117 @@
+"""Losses of both stages, one value a row; `weighted_mean` makes a scalar of them.
+
+References:
+    Bengio & Senecal 2008, Adaptive Importance Sampling to Accelerate Training of a Neural
+    Probabilistic Language Model (eq. 10: the partition function estimated by a sample).
+    Covington, Adams & Sargin 2016, Deep Neural Networks for YouTube Recommendations.
+    Koenker & Bassett 1978, Regression Quantiles (the pinball loss).
+"""
+
+from keras import ops
+
+from recsys.core.backends import Tensor
+
+HIDDEN_LOGIT = -1e9
+"""Of what must have no probability; finite, since infinities turn into NaN in gradients."""
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Return sum(weight * loss) / sum(weight): [...] twice -> []; 0 where all weights are 0."""
+    return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1e-12)
+
+
+def full_softmax(logits: Tensor, label_logits: Tensor) -> Tensor:
+    """Cross-entropy over all classes: log sum_j exp(s_j) - s_y (Covington et al., section 3.1).
+
+    Args:
+        logits: float [..., N], s.
+        label_logits: float [...], s_y. Apart, since to pick them out of `logits` is slower than
+            to compute them again.
+
+    Returns:
+        float [...].
+    """
+    return ops.logsumexp(logits, axis=-1) - label_logits
+
+
+def sampled_softmax(
+    label_logits: Tensor,
+    negative_logits: Tensor,
+    labels: Tensor,
+    negatives: Tensor,
+    log_expected_counts: Tensor,
+) -> Tensor:
+    """Cross-entropy whose partition function is estimated from sampled negatives.
+
+    log(exp(s_y) + sum_{j in sample, j != y} exp(s_j - log E_j)) - s_y, with E_j how often j is
+    expected in the sample: the sum is an unbiased estimate of what all other classes have. The
+    label itself is not sampled, so it has no correction; where the sample holds it (an
+    accidental hit) it is hidden.
+
+    Args:
+        label_logits: float [R].
+        negative_logits: float [R, M], of the negatives that all rows share.
+        labels: int [R].
+        negatives: int [M].
+        log_expected_counts: float [M], log E_j of each negative.
+
+    Returns:
+        float [R].
+    """
+    corrected = negative_logits - log_expected_counts
+    is_hit = ops.equal(labels[:, None], negatives[None, :])
+    corrected = ops.where(is_hit, HIDDEN_LOGIT, corrected)
+    logits = ops.concatenate([label_logits[:, None], corrected], axis=1)  # [R, 1 + M]
+    return ops.logsumexp(logits, axis=1) - label_logits
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logistic loss, softplus(z) - y z: float [...] twice -> [...]; labels in 0..1."""
+    return ops.softplus(logits) - labels * logits
+
+
+def expected_watch_time(logits: Tensor, watch_time: Tensor) -> Tensor:
+    """Weighted logistic loss whose odds are the expected watch time: (1 + T) softplus(z) - T z.
+
+    Its mean is least where exp(z) / (1 + exp(z)) = E[T] / (1 + E[T]), so exp(z) = E[T | x].
+
+    Args:
+        logits: float [...], z.
+        watch_time: float [...], T >= 0, in the unit that exp(z) shall have.
+
+    Returns:
+        float [...].
+    """
+    return (1.0 + watch_time) * ops.softplus(logits) - watch_time * logits
+
+
+def weighted_logistic(logits: Tensor, is_clicked: Tensor, watch_time: Tensor) -> Tensor:
+    """Weighted logistic loss of Covington et al. 2016, section 4.2, for reference.
+
+    Clicked impressions weigh T, others 1. Its odds are E[T] / (1 - P), P the click rate: above
+    the expected watch time by 1 / (1 - P), unlike `expected_watch_time`.
+
+    Args:
+        logits: float [...].
+        is_clicked: float [...], 0 or 1.
+        watch_time: float [...].
+
+    Returns:
+        float [...].
+    """
+    unclicked = (1.0 - is_clicked) * ops.softplus(logits)
+    return unclicked + is_clicked * watch_time * ops.softplus(-logits)
+
+
+def pinball(predictions: Tensor, targets: Tensor, quantile: float) -> Tensor:
+    """Quantile loss: max(q (y - f), (q - 1) (y - f)): float [...] twice -> [...].
+
+    Least in the mean where f is the conditional quantile; q = 1/2 is half the absolute error.
+    """
+    error = targets - predictions
+    return ops.maximum(quantile * error, (quantile - 1.0) * error)
+
+
+def absolute_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Return |y - f|, least in the mean at the conditional median: float [...] twice -> [...]."""
+    return ops.abs(targets - predictions)

@@ -1,0 +1,73 @@
+"""The trained ranking net as an ONNX file, seen to compute what Keras computes."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from recsys.core.backends import compile_call, to_numpy
+from recsys.core.onnx_export import Input, Output, export_onnx
+from recsys.ranking.model import RankingModel
+from recsys.ranking.ranker import OUTPUT
+
+NUM_CHECKED = 64
+"""Impressions whose outputs are compared, alone and as candidates of one request."""
+
+STAND_IN_CODES = 7
+"""Rows of the tables that are exported instead of the real ones."""
+
+USER_INPUTS = ("user_categorical", "user_numeric", "history")
+
+
+def export_ranker(model: RankingModel, examples: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write the net: features of Q requests -> raw outputs of the heads, float32 [Q, C, 3].
+
+    Args:
+        model: Trained.
+        examples: Features of some impressions, [R, ...] with C = 1, to compare both on.
+        path: File to write.
+
+    Raises:
+        ArtefactError: The exported graph gives other outputs than Keras.
+    """
+    alone = {name: values[:NUM_CHECKED] for name, values in examples.items()}
+    call = compile_call(model, lambda batch: model(batch))
+    twin = _twin(model)
+    export_onnx(
+        lambda batch: twin(batch),
+        {name: _input(name, values) for name, values in alone.items()},
+        Output(OUTPUT, ("batch", "candidates", 3)),
+        path,
+        checks=[(inputs, call(inputs)) for inputs in (alone, _one_request(alone))],
+        tables=[
+            (to_numpy(twin.tables[name].table.value), to_numpy(table.table.value))
+            for name, table in model.tables.items()
+        ],
+    )
+
+
+def _input(name: str, values: np.ndarray) -> Input:
+    """Describe an input; the user's have no candidate axis."""
+    if name in USER_INPUTS:
+        return Input(str(values.dtype), ("batch", *values.shape[1:]))
+    return Input(str(values.dtype), ("batch", "candidates", *values.shape[2:]))
+
+
+def _one_request(alone: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Make the impressions candidates of the first one's user: [R, 1, ...] -> [1, R, ...]."""
+    return {
+        name: values[:1] if name in USER_INPUTS else np.swapaxes(values, 0, 1)
+        for name, values in alone.items()
+    }
+
+
+def _twin(model: RankingModel) -> RankingModel:
+    """Return the same net with small random tables."""
+    sizes = {name: replace(size, num_codes=STAND_IN_CODES) for name, size in model.sizes.items()}
+    twin = RankingModel(model.settings, model.spec, model.scales, sizes, seed=model.seed)
+    for layer in ("user_dense", "candidate_dense", "tower", "heads"):
+        copies = getattr(twin, layer).variables
+        for copy, original in zip(copies, getattr(model, layer).variables, strict=True):
+            copy.assign(original.value)
+    return twin

@@ -1,0 +1,126 @@
+"""What a trained ranking net says of held-out impressions, and their features as one matrix."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recsys.data.prepared import Prepared
+from recsys.ranking.calibration import SURFACE
+from recsys.ranking.items import ItemFeatures
+from recsys.ranking.ranker import SPEC, Ranker
+from recsys.ranking.rows import RankingRows, rows_by_shard
+from recsys.ranking.spec import FeatureSpec, model_inputs
+from recsys.settings import RankingSettings
+
+CHUNK = 8192
+"""Impressions scored at a time."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """R impressions of one split, with what the net says of them.
+
+    Args:
+        expected_seconds, median_seconds, completion: float32 [R], calibrated, as served.
+        watch_ms: int64 [R]; `duration_ms`: int64 [R], -1 unknown.
+        completed: int8 [R], -1 unknown.
+        user: int32 [R], numbered through all shards; `item`: int32 [R], catalogue row.
+        surface: int32 [R], its code, 0 unknown.
+    """
+
+    expected_seconds: np.ndarray
+    median_seconds: np.ndarray
+    completion: np.ndarray
+    watch_ms: np.ndarray
+    duration_ms: np.ndarray
+    completed: np.ndarray
+    user: np.ndarray
+    item: np.ndarray
+    surface: np.ndarray
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """The features of R impressions for a model of flat rows (trees, say).
+
+    Args:
+        values: float32 [R, F], NaN missing; codes as numbers.
+        names: Of the columns.
+        categorical: Columns that hold codes.
+        watch_ms, completed: As in `Predictions`.
+    """
+
+    values: np.ndarray
+    names: tuple[str, ...]
+    categorical: tuple[int, ...]
+    watch_ms: np.ndarray
+    completed: np.ndarray
+
+
+def ranking_predictions(
+    settings: RankingSettings, prepared: Prepared, directory: Path, split: int
+) -> Predictions:
+    """Score the impressions of a split with the exported net.
+
+    Args:
+        settings: Those that it was trained with.
+        prepared: The log.
+        directory: Of the trained ranking net.
+        split: A value of `RankingExamples.split`.
+    """
+    ranker = Ranker.load(directory)
+    items = ItemFeatures.build(prepared.catalogue, prepared.vocabularies, settings)
+    parts = [
+        _predict(ranker, rows) for rows in rows_by_shard(prepared, items, ranker.spec, {split})
+    ]
+    names = Predictions.__dataclass_fields__
+    return Predictions(**{name: np.concatenate([part[name] for part in parts]) for name in names})
+
+
+def feature_matrix(
+    settings: RankingSettings, prepared: Prepared, directory: Path, split: int
+) -> FeatureMatrix:
+    """Lay the features of a split's impressions out flat; bags and histories are left out.
+
+    Args:
+        settings, prepared, directory, split: As for `ranking_predictions`.
+    """
+    spec = FeatureSpec.load(directory / SPEC)
+    items = ItemFeatures.build(prepared.catalogue, prepared.vocabularies, settings)
+    parts = list(rows_by_shard(prepared, items, spec, {split}))
+    codes = (*spec.user_categorical, "item_id", *spec.item_categorical)
+    return FeatureMatrix(
+        values=np.concatenate([_flat(rows) for rows in parts]),
+        names=(*codes, *spec.user_numeric, *spec.item_numeric),
+        categorical=tuple(range(len(codes))),
+        watch_ms=np.concatenate([rows.watch_ms for rows in parts]),
+        completed=np.concatenate([rows.completed for rows in parts]),
+    )
+
+
+def _predict(ranker: Ranker, rows: RankingRows) -> dict[str, np.ndarray]:
+    inputs = model_inputs(rows.features)
+    chunks = [
+        ranker.score({name: rows.features[name][start : start + CHUNK] for name in inputs})
+        for start in range(0, max(len(rows), 1), CHUNK)
+    ]
+    scores = {name: np.concatenate([chunk[name] for chunk in chunks])[:, 0] for name in chunks[0]}
+    labels = ("watch_ms", "duration_ms", "completed", "user", "item")
+    surface = np.zeros(len(rows), np.int32)
+    if SURFACE in ranker.spec.user_categorical:
+        column = list(ranker.spec.user_categorical).index(SURFACE)
+        surface = rows.features["user_categorical"][:, column]
+    return {**scores, **{name: getattr(rows, name) for name in labels}, "surface": surface}
+
+
+def _flat(rows: RankingRows) -> np.ndarray:
+    features = rows.features
+    columns = (
+        features["user_categorical"],
+        features["candidate_item"],
+        features["candidate_categorical"][:, 0],
+        features["user_numeric"],
+        features["candidate_numeric"][:, 0],
+    )
+    return np.concatenate([values.astype(np.float32) for values in columns], axis=1)

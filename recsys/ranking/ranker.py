@@ -1,0 +1,65 @@
+"""The ranking net as it is served: ONNX Runtime and NumPy, no training library."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from recsys.errors import BundleError
+from recsys.ranking.calibration import Calibration
+from recsys.ranking.heads import head_values
+from recsys.ranking.spec import FeatureSpec
+
+GRAPH, CALIBRATION, SPEC = "ranker.onnx", "calibration.json", "features.json"
+OUTPUT = "heads"
+
+
+class Ranker:
+    """Scores candidates from their features.
+
+    Args:
+        graph: The exported graph; it must have been verified, since parsing trusts it.
+        spec: The inputs that it was trained with.
+        calibration: Of its expected seconds.
+        num_threads: Threads of one call.
+    """
+
+    def __init__(
+        self, graph: Path, spec: FeatureSpec, calibration: Calibration, *, num_threads: int = 1
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime raises a family of its own, without a base
+            raise BundleError(f"{graph}: ONNX Runtime cannot load the ranker: {error}") from None
+        self._input_names = tuple(value.name for value in self._session.get_inputs())
+        self._calibration = calibration
+        self.spec = spec
+
+    @classmethod
+    def load(cls, directory: Path) -> "Ranker":
+        """Load the graph, its feature description and its calibration from one directory."""
+        spec = FeatureSpec.load(directory / SPEC)
+        return cls(directory / GRAPH, spec, Calibration.load(directory / CALIBRATION))
+
+    def score(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Score Q requests of C candidates each.
+
+        Args:
+            features: As `recsys.ranking.features` gives them.
+
+        Returns:
+            `expected_seconds` (calibrated), `median_seconds`, `completion`: float32 [Q, C].
+        """
+        feed = {name: features[name] for name in self._input_names}
+        raw = self._session.run([OUTPUT], feed)[0]
+        values = head_values(raw, self._calibration.mean_watch_seconds)
+        factors = self._calibration.factors_of(features["user_categorical"])
+        values["expected_seconds"] *= factors[:, None]
+        return values

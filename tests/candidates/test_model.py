@@ -1,0 +1,173 @@
+"""The candidate net: its softmax, its served vectors, what its inputs do."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys.candidates.batches import TrainingBatches
+from recsys.candidates.negatives import NegativeSampler
+from recsys.candidates.sequences import join_labels, join_sequences
+from recsys.core.backends import compile_step, to_numpy
+from recsys.core.checkpoint import write_variables
+from recsys.core.optimizers.adam import new_optimizer
+from recsys.data.examples import TRAINING
+from tests.candidates.small_log import NUM_ITEMS, model_of, random_shard, settings_of
+
+SIMILARITIES = ["inner_product", "cosine"]
+
+
+def first_batches(settings, count=1):
+    parts = [random_shard()]
+    labels = join_labels(parts, settings, split=TRAINING, num_trained=NUM_ITEMS)
+    sampler = NegativeSampler("uniform", np.ones(NUM_ITEMS))
+    batches = TrainingBatches(join_sequences(parts), labels, settings, sampler, seed=0)
+    return list(batches(0))[:count]
+
+
+def logits_of(model, batch):
+    """Return logits the slow way, from served vectors: float [B, P, N]."""
+    scores = to_numpy(model.served_user_vectors(batch)) @ model.item_vectors().T
+    if model.settings.similarity == "cosine":
+        scores = scores * np.exp(to_numpy(model.log_scale.value))
+    return scores
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_full_softmax_equals_the_cross_entropy_of_served_vectors(similarity):
+    settings = settings_of(similarity=similarity)
+    model, (batch,) = model_of(settings), first_batches(settings)
+    if similarity == "inner_product":
+        model.output_bias.assign(np.linspace(-2, 2, NUM_ITEMS))
+    logits = logits_of(model, batch)
+    own = np.take_along_axis(logits, batch["labels"][..., None], axis=-1)[..., 0]
+    losses = np.log(np.exp(logits).sum(axis=-1)) - own
+    expected = (losses * batch["weight"]).sum() / batch["weight"].sum()
+    found, _ = model.softmax_loss(batch, training=False)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_sampled_softmax_of_each_item_once_equals_the_full_one(similarity):
+    full = settings_of(similarity=similarity)
+    sampled = settings_of(similarity=similarity, loss="sampled_softmax")
+    (batch,) = first_batches(full)
+    batch["negatives"] = np.arange(NUM_ITEMS, dtype=np.int32)
+    batch["log_expected_counts"] = np.zeros(NUM_ITEMS, np.float32)
+    values = []
+    for settings in (full, sampled):
+        model = model_of(settings)
+        if similarity == "inner_product":
+            model.output_bias.assign(np.linspace(-2, 2, NUM_ITEMS))
+        values.append(float(model.softmax_loss(batch, training=False)[0]))
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_padding_has_no_say_in_the_loss():
+    settings = settings_of()
+    model, (batch,) = model_of(settings), first_batches(settings)
+    before = float(model.softmax_loss(batch, training=False)[0])
+    padding = batch["weight"] == 0
+    assert padding.any()
+    batch["labels"][padding] = 5
+    batch["positions"][padding] = 1
+    assert float(model.softmax_loss(batch, training=False)[0]) == before
+
+
+def test_prefix_of_a_sequence_equals_the_same_history_alone():
+    settings = settings_of()
+    model, (batch,) = model_of(settings), first_batches(settings)
+    vectors = to_numpy(model(batch))
+    for row, column in np.argwhere(batch["weight"] > 0)[:8]:
+        known = batch["positions"][row, column]
+        alone = {
+            name: values[row : row + 1, column : column + 1]
+            for name, values in batch.items()
+            if values.ndim > 1
+        }
+        alone["history"] = batch["history"][row : row + 1, max(known - 4, 0) : known]
+        alone["positions"] = np.array([[min(known, 4)]], np.int32)
+        np.testing.assert_allclose(to_numpy(model(alone))[0, 0], vectors[row, column], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["history", "search_tokens", "context", "age", "example_age"])
+def test_every_input_changes_the_user_vector(name):
+    settings = settings_of()
+    model, (batch,) = model_of(settings), first_batches(settings)
+    real = batch["weight"] > 0
+    real &= batch["positions"] > 0
+    other = batch | {name: (batch[name] + 1) % 3}
+    if name == "age":
+        other[name] = np.where(np.isnan(batch[name]), 50, np.nan).astype(np.float32)
+    moved = np.abs(to_numpy(model(batch)) - to_numpy(model(other))).max(axis=-1)
+    assert (moved[real] > 0).all()
+
+
+def test_cosine_vectors_have_length_one():
+    settings = settings_of(similarity="cosine")
+    model, (batch,) = model_of(settings), first_batches(settings)
+    vectors = to_numpy(model.served_user_vectors(batch))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(model.item_vectors(), axis=-1), 1, rtol=1e-5)
+
+
+def test_temperature_starts_as_configured_and_is_learned():
+    model = model_of(settings_of(similarity="cosine", temperature=0.1))
+    assert float(np.exp(-to_numpy(model.log_scale.value))) == pytest.approx(0.1)
+    assert any(variable is model.log_scale for variable in model.trainable_variables)
+
+
+def test_models_of_one_seed_are_equal():
+    first, second, other = (model_of(settings_of(), seed=seed) for seed in (0, 0, 1))
+    for ours, theirs in zip(first.variables, second.variables, strict=True):
+        np.testing.assert_array_equal(to_numpy(ours.value), to_numpy(theirs.value))
+    assert (first.item_vectors()[:, :-1] != other.item_vectors()[:, :-1]).all()
+
+
+def losses_of_steps(weights):
+    """Return the losses of a few steps from given weights: run under either backend."""
+    losses = []
+    for loss in ("full_softmax", "sampled_softmax"):
+        settings = settings_of(loss=loss, similarity="cosine", training={"learning_rate": 0.01})
+        model = model_of(settings)
+        write_variables(model.trainable_variables, weights)
+        optimizer = new_optimizer(settings.training, None)
+        optimizer.build(model.trainable_variables)
+        step = compile_step(model, model.softmax_loss, optimizer)
+        (batch,) = first_batches(settings)  # one shape: JAX compiles each anew
+        losses += [float(to_numpy(step(batch)[0])) for _ in range(3)]
+    return losses
+
+
+UNDER_JAX = """
+import json, sys
+import keras, numpy as np
+from tests.candidates.test_model import losses_of_steps
+weights = np.load(sys.argv[1])
+losses = losses_of_steps([weights[name] for name in weights.files])
+print(json.dumps([keras.backend.backend(), losses]))
+"""
+
+
+@pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed: extra `jax`")
+def test_training_steps_under_jax_give_equal_losses(tmp_path):
+    model = model_of(settings_of(similarity="cosine"))
+    weights = [to_numpy(variable.value) for variable in model.trainable_variables]
+    np.savez(tmp_path / "weights.npz", *weights)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_JAX, str(tmp_path / "weights.npz")],
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(root)},
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    backend, found = json.loads(done.stdout.splitlines()[-1])
+    assert backend == "jax"
+    np.testing.assert_allclose(found, losses_of_steps(weights), rtol=1e-5)

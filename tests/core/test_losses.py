@@ -1,0 +1,139 @@
+"""Losses against slow twins, and against what they are said to estimate."""
+
+import math
+
+import numpy as np
+import pytest
+from keras import ops
+
+from recsys.core import losses
+from recsys.core.backends import to_numpy
+
+
+def values_of(tensor):
+    return to_numpy(ops.convert_to_tensor(tensor))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def least_logit(loss, low=-6.0, high=6.0):
+    """Return the constant logit that minimises the mean loss, by a fine scan."""
+    grid = np.linspace(low, high, 4801, dtype=np.float32)
+    means = [float(np.mean(values_of(loss(logit)))) for logit in grid[::40]]
+    near = int(np.argmin(means)) * 40
+    fine = grid[max(near - 40, 0) : near + 41]
+    return float(fine[int(np.argmin([float(np.mean(values_of(loss(z)))) for z in fine]))])
+
+
+def test_weighted_mean_ignores_rows_of_weight_zero():
+    values = np.array([1.0, 5.0, 1e6], np.float32)
+    weights = np.array([3.0, 1.0, 0.0], np.float32)
+    assert float(losses.weighted_mean(values, weights)) == pytest.approx(2.0)
+
+
+def test_weighted_mean_of_nothing_is_zero():
+    zeros = np.zeros(2, np.float32)
+    assert float(losses.weighted_mean(zeros, zeros)) == 0
+
+
+def test_full_softmax_equals_the_negative_log_probability(rng):
+    logits = rng.normal(size=(4, 6)).astype(np.float32)
+    labels = np.array([0, 5, 2, 2])
+    label_logits = logits[np.arange(4), labels]
+    for row, found in enumerate(values_of(losses.full_softmax(logits, label_logits))):
+        total = sum(math.exp(logit) for logit in logits[row])
+        assert found == pytest.approx(-math.log(math.exp(label_logits[row]) / total), rel=1e-5)
+
+
+def sampled(logits, labels, negatives, log_expected):
+    label_logits = logits[np.arange(len(labels)), labels]
+    negative_logits = logits[:, negatives]
+    values = losses.sampled_softmax(label_logits, negative_logits, labels, negatives, log_expected)
+    return values_of(values)
+
+
+def test_sampled_softmax_equals_a_slow_twin(rng):
+    logits = rng.normal(size=(3, 8)).astype(np.float32)
+    labels, negatives = np.array([1, 2, 7]), np.array([2, 2, 5, 0])
+    log_expected = rng.normal(size=4).astype(np.float32)
+    found = sampled(logits, labels, negatives, log_expected)
+    for row in range(3):
+        own = math.exp(logits[row, labels[row]])
+        others = sum(
+            math.exp(logits[row, item] - log_expected[column])
+            for column, item in enumerate(negatives)
+            if item != labels[row]
+        )
+        assert found[row] == pytest.approx(-math.log(own / (own + others)), rel=1e-5)
+
+
+def test_sampled_softmax_gives_an_accidental_hit_no_weight(rng):
+    logits = rng.normal(size=(1, 5)).astype(np.float32)
+    label, zeros = np.array([3]), np.zeros(3, np.float32)
+    with_hits = sampled(logits, label, np.array([0, 3, 3]), zeros)
+    without = sampled(logits, label, np.array([0]), zeros[:1])
+    np.testing.assert_allclose(with_hits, without, rtol=1e-6)
+
+
+def test_sampled_softmax_of_all_others_equals_the_full_softmax(rng):
+    logits = rng.normal(size=(2, 6)).astype(np.float32)
+    labels = np.array([4, 1])
+    found = sampled(logits, labels, np.arange(6), np.zeros(6, np.float32))
+    full = values_of(losses.full_softmax(logits, logits[np.arange(2), labels]))
+    np.testing.assert_allclose(found, full, rtol=1e-5)
+
+
+def test_sampled_softmax_estimates_the_partition_function_without_bias(rng):
+    logits = rng.normal(size=(1, 20)).astype(np.float32)
+    probability = rng.dirichlet(np.full(20, 2.0))
+    label, size = np.array([0]), 30
+    partitions = []
+    for _ in range(400):
+        negatives = rng.choice(20, size, p=probability)
+        log_expected = np.log(size * probability[negatives]).astype(np.float32)
+        loss = sampled(logits, label, negatives, log_expected)
+        partitions.append(np.exp(loss[0] + logits[0, 0]))
+    exact = np.exp(logits[0]).sum()
+    error = np.std(partitions) / np.sqrt(len(partitions))
+    assert abs(np.mean(partitions) - exact) < 4 * error
+    assert error < 0.04 * exact
+
+
+def test_binary_cross_entropy_equals_a_slow_twin():
+    logits, labels = np.array([-2.0, 0.3, 4.0], np.float32), np.array([1.0, 0.0, 0.25], np.float32)
+    for found, logit, label in zip(
+        values_of(losses.binary_cross_entropy(logits, labels)), logits, labels, strict=True
+    ):
+        p = 1 / (1 + math.exp(-logit))
+        expected = -label * math.log(p) - (1 - label) * math.log(1 - p)
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_expected_watch_time_is_least_at_the_mean():
+    watch_time = np.array([0, 0, 0, 1, 7], np.float32)
+    best = least_logit(lambda z: losses.expected_watch_time(z, watch_time))
+    assert math.exp(best) == pytest.approx(watch_time.mean(), rel=5e-3)
+
+
+def test_weighted_logistic_overestimates_by_the_rate_of_no_click():
+    is_clicked = np.array([0, 0, 0, 1, 1], np.float32)
+    watch_time = np.array([0, 0, 0, 1, 7], np.float32)
+    best = least_logit(lambda z: losses.weighted_logistic(z, is_clicked, watch_time))
+    assert math.exp(best) == pytest.approx(watch_time.mean() / (1 - 2 / 5), rel=5e-3)
+
+
+def test_pinball_is_least_at_the_quantile():
+    targets = np.arange(101, dtype=np.float32)
+    means = [np.mean(values_of(losses.pinball(np.float32(f), targets, 0.8))) for f in range(101)]
+    assert int(np.argmin(means)) == 80
+
+
+def test_absolute_error_is_twice_the_pinball_of_the_median(rng):
+    predictions, targets = rng.normal(size=(2, 9)).astype(np.float32)
+    found = values_of(losses.absolute_error(predictions, targets))
+    np.testing.assert_allclose(found, np.abs(predictions - targets), rtol=1e-6)
+    half = values_of(losses.pinball(predictions, targets, 0.5))
+    np.testing.assert_allclose(found, 2 * half, rtol=1e-6)

@@ -1,0 +1,135 @@
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from recsys.evaluation.report import SECTIONS, write_report
+
+METRICS = {"hr@10": 0.25, "ndcg@10": 0.125, "intervals": {"hr@10": [0.2, 0.31]}}
+EPOCH = {"figures": {"loss": 3.0}, "metrics": {"hr@10": 0.2}}
+FIGURES = {
+    "name": "a run",
+    "run": {
+        "settings": {"name": "a run", "seed": 0},
+        "data": {"events": 12345},
+        "seconds": {"prepared": 1.5},
+        "protocol": ["Ties go to the smaller row."],
+    },
+    "data": {
+        "events_by_day": {"days": ["2022-04-08", "2022-04-09"], "counts": {"events": [3, 4]}},
+        "watch_seconds": {"edges": [0, 1, 2], "counts": [5, 6]},
+        "popularity": {"rank": [1, 2], "watches": [9, 0]},
+    },
+    "training": {"candidates": {"epochs": [EPOCH, EPOCH], "best_epoch": 1, "stop": "max"}},
+    "candidates": METRICS,
+    "ranking": {"mae_seconds": 7.75, "xauc": 0.625},
+    "baselines": {
+        "popularity": {"hr@10": 0.0625},
+        "item_mean": {"mae_seconds": 9.5, "xauc": None},
+    },
+    "calibration": {"predicted": [1.0, 2.0], "true": [1.5, 2.5], "counts": [3, 3]},
+    "watch_time": {"edges": [0, 1, 2], "true": [5, 6], "predicted": [4, 7]},
+    "index": [
+        {"kind": "exact", "setting": "", "recall": 1.0, "milliseconds": 0.5, "is_chosen": True},
+        {"kind": "hnsw", "setting": "ef 50", "recall": 0.9, "milliseconds": 0.1},
+    ],
+    "serving": {"requests": 4321, "dropped": {"watched": 77}, "degraded": {}},
+    "samples": [
+        {
+            "user_id": "<script>alert(1)</script>",
+            "history": ["One"],
+            "watched_next": None,
+            "recommended": [{"item": "Two", "seconds": 12.25}, {"item": "Three", "seconds": None}],
+        }
+    ],
+}
+
+
+class Page(HTMLParser):
+    """Collects text, tags that are not closed, and addresses."""
+
+    VOID = ("meta", "br", "img", "link", "path", "use", "rect")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses, self.text = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("href", "src", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("href", "src", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "deep" / "report.html"
+    write_report(path, json.loads(json.dumps(FIGURES)))
+    return path.read_text(encoding="utf-8")
+
+
+def test_page_is_closed_and_refers_to_nothing_outside(page):
+    parsed = Page(page)
+    assert parsed.open == []
+    assert all(address.startswith("#") for address in parsed.addresses)
+    assert "<script" not in page
+
+
+def test_page_shows_every_section_when_all_figures_are_there(page):
+    assert "Left out" not in page
+    for key, title, _, _ in SECTIONS:
+        assert f'<section id="{key}">' in page
+        assert f"<h2>{title}</h2>" in page
+
+
+def test_page_shows_figures_with_their_intervals(page):
+    text = Page(page).text
+    for figure in ("0.2500", "0.2000 to 0.3100", "0.0625", "7.750", "9.500", "12,345", "4,321"):
+        assert any(figure in line for line in text), figure
+
+
+def test_page_shows_metrics_that_a_baseline_lacks_as_a_dash(page):
+    ranking = page[page.index('id="ranking"') : page.index('id="seconds"')]
+    assert ranking.count("–") == 1
+
+
+def test_baselines_stand_beside_the_stage_that_they_belong_to(page):
+    candidates = page[page.index('id="candidates"') : page.index('id="ranking"')]
+    ranking = page[page.index('id="ranking"') : page.index('id="seconds"')]
+    assert "<th>popularity</th>" in candidates
+    assert "<th>popularity</th>" not in ranking
+    assert "<th>item_mean</th>" in ranking
+    assert "<th>item_mean</th>" not in candidates
+
+
+def test_page_escapes_what_comes_from_the_log(page):
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_same_figures_give_the_same_bytes(tmp_path):
+    figures = {key: FIGURES[key] for key in ("index", "serving")}
+    for name in ("first", "second"):
+        write_report(tmp_path / name, figures)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+@pytest.mark.parametrize("present", [(), ("serving",), ("samples", "run")])
+def test_sections_without_figures_are_left_out_in_one_line_each(present, tmp_path):
+    write_report(tmp_path / "report.html", {key: FIGURES[key] for key in present})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for key, _, missing, _ in SECTIONS:
+        assert (f"Left out: {missing}." in page) == (key not in present)
+
+
+def test_metrics_without_ranking_leave_out_the_ranking_baselines(tmp_path):
+    write_report(tmp_path / "report.html", {"baselines": FIGURES["baselines"]})
+    assert "item_mean" not in (tmp_path / "report.html").read_text(encoding="utf-8")

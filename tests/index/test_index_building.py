@@ -1,0 +1,218 @@
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import build_index as pipeline
+from recsys.errors import ArtefactError, ConfigError, IndexRecallError
+from recsys.index import approximate, base
+from recsys.index.approximate import build_approximate, level_norms
+from recsys.index.base import build_index, load_index, measure_recall
+from recsys.index.exact import ExactIndex
+from recsys.settings import DataSettings, IndexSettings, RecsysSettings, SplitSettings
+
+faiss = pytest.importorskip("faiss", reason="FAISS is not installed (recsys[cpu])")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
+def random_vectors(num_items=600, width=8, seed=0):
+    return np.random.default_rng(seed).normal(size=(num_items, width)).astype(np.float32)
+
+
+def test_auto_scans_small_catalogues_and_inverts_large_ones(monkeypatch):
+    vectors = random_vectors()
+    assert build_index(vectors, IndexSettings()).kind == "exact"
+    monkeypatch.setattr(base, "MAX_SCANNED", 599)
+    assert build_index(vectors, IndexSettings(recall_k=10)).kind == "ivf_sq8"
+
+
+def test_auto_scans_everything_without_faiss(monkeypatch):
+    monkeypatch.setattr(base, "MAX_SCANNED", 599)
+    monkeypatch.setattr(base, "is_faiss_installed", lambda: False)
+    assert build_index(random_vectors(), IndexSettings()).kind == "exact"
+
+
+def test_missing_faiss_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ConfigError, match=r"recsys\[cpu\]"):
+        build_index(random_vectors(), IndexSettings(kind="flat"))
+
+
+def test_recall_below_the_floor_is_refused_with_the_knob():
+    settings = IndexSettings(kind="ivf", num_lists=10, num_probes=1, recall_k=50)
+    with pytest.raises(IndexRecallError, match="num_probes"):
+        build_index(random_vectors(), settings)
+
+
+def test_probes_are_tuned_until_the_target_and_no_further():
+    vectors, queries = random_vectors(), random_vectors(50, seed=1)
+    settings = IndexSettings(kind="ivf", num_lists=15, recall_k=20, recall_floor=0.6)
+    index = build_index(vectors, settings, queries)
+    fewer = index.with_settings(num_probes=index.settings.num_probes // 2)
+    exact = ExactIndex(vectors)
+    assert index.settings.num_probes < 15
+    assert index.recall >= 0.8 > measure_recall(fewer, exact, queries, 20)
+
+
+@pytest.mark.parametrize("floor", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_probes_reach_half_way_from_the_floor_to_one(floor):
+    settings = IndexSettings(kind="ivf", num_lists=15, recall_k=20, recall_floor=floor)
+    assert build_index(random_vectors(), settings).recall >= (1 + floor) / 2
+
+
+def test_floor_of_one_is_reached_by_probing_every_list():
+    settings = IndexSettings(kind="ivf", recall_floor=1.0, recall_k=100)
+    index = build_index(random_vectors(), settings)
+    assert index.recall == 1.0
+
+
+def test_measured_recall_is_the_share_of_true_rows():
+    oracle = SimpleNamespace(search=lambda q, k: (None, np.array([[0, 1, 2, 3], [4, 5, 6, 7]])))
+    found = SimpleNamespace(search=lambda q, k: (None, np.array([[3, 9, 8, 0], [4, -1, -1, -1]])))
+    exact = type(
+        "Oracle", (), {"search": lambda _, q, k: oracle.search(q, k), "__len__": lambda _: 10}
+    )
+    assert measure_recall(found, exact(), np.zeros((2, 3), np.float32), 4) == 3 / 8
+
+
+def test_levelled_norms_are_equal_and_keep_inner_products():
+    vectors = random_vectors(50)
+    levelled = level_norms(vectors)
+    largest = np.linalg.norm(vectors, axis=1).max()
+    np.testing.assert_allclose(np.linalg.norm(levelled, axis=1), largest, rtol=1e-6)
+    np.testing.assert_array_equal(levelled[:, :-1], vectors)
+
+
+def test_lsh_of_unequal_norms_finds_more_than_angles_alone_would():
+    rng = np.random.default_rng(0)
+    vectors = random_vectors(2000, 16) * np.exp(0.6 * rng.normal(size=(2000, 1))).astype(np.float32)
+    queries = random_vectors(50, 16, seed=1)
+    settings = IndexSettings(kind="lsh", recall_floor=0.0, rescore_factor=1, recall_k=100)
+    levelled = build_index(vectors, settings, queries)
+    searcher = faiss.IndexLSH(16, settings.lsh_bits, True)
+    searcher.train(vectors)
+    searcher.add(vectors)
+    raw = approximate.ApproximateIndex(vectors, searcher, settings, None)
+    assert levelled.recall > measure_recall(raw, ExactIndex(vectors), queries, 100) + 0.1
+
+
+def test_rescoring_more_finds_more():
+    vectors, queries = random_vectors(1500, 16), random_vectors(40, 16, seed=1)
+    index = build_approximate(vectors, IndexSettings(kind="lsh", lsh_bits=32))
+    recalls = [
+        measure_recall(
+            index.with_settings(rescore_factor=factor), ExactIndex(vectors), queries, 100
+        )
+        for factor in (1, 4, 15)
+    ]
+    assert recalls[0] < recalls[1] < recalls[2] == 1.0
+
+
+def test_vectors_that_are_not_finite_are_refused_by_row():
+    vectors = random_vectors()
+    vectors[17, 3] = np.nan
+    with pytest.raises(ArtefactError, match="row 17"):
+        build_index(vectors, IndexSettings())
+
+
+def test_gpu_is_asked_for_no_more_than_it_can_and_else_left_out(monkeypatch):
+    asked = []
+
+    def to_gpu(resources, device, index):
+        def search(queries, k, params=None):
+            asked.append(k)
+            return index.search(queries, k, params=params)
+
+        return SimpleNamespace(search=search)
+
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: None, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
+    vectors, queries = random_vectors(3000), random_vectors(2, seed=1)
+    index = build_approximate(vectors, IndexSettings(kind="ivf_sq8", num_probes=20, num_lists=20))
+    for k in (10, 1000, 2500):
+        np.testing.assert_array_equal(
+            index.search(queries, k)[1], ExactIndex(vectors).search(queries, k)[1]
+        )
+    assert asked == [42, 2048]
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf_sq8"])
+def test_damaged_index_is_refused_by_name(kind, tmp_path):
+    settings = IndexSettings(kind=kind, recall_k=10)
+    build_index(random_vectors(), settings).save(tmp_path)
+    description = json.loads((tmp_path / "index.json").read_text())
+    for change in ({"format": 99}, {"num_vectors": 599}, {"settings": {"kind": "tree"}}):
+        (tmp_path / "index.json").write_text(json.dumps({**description, **change}))
+        with pytest.raises(ArtefactError, match="anew"):
+            load_index(tmp_path)
+
+
+def test_missing_or_foreign_faiss_file_is_refused(tmp_path):
+    build_index(random_vectors(), IndexSettings(kind="hnsw", recall_k=10)).save(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    build_index(random_vectors(500), IndexSettings(kind="hnsw", recall_k=10)).save(other)
+    (other / "index.faiss").replace(tmp_path / "index.faiss")
+    with pytest.raises(ArtefactError, match="600 vectors.*found 500"):
+        load_index(tmp_path)
+    (tmp_path / "index.faiss").write_bytes(b"not an index")
+    with pytest.raises(ArtefactError, match="FAISS cannot read"):
+        load_index(tmp_path)
+    (tmp_path / "index.faiss").unlink()
+    with pytest.raises(ArtefactError, match="found none"):
+        load_index(tmp_path)
+
+
+@pytest.fixture
+def candidates(tmp_path):
+    np.save(tmp_path / "item_vectors.npy", random_vectors())
+    users = random_vectors(1200, seed=1)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(users.ravel()), 8)
+    ids = [f"u{number}" for number in range(1200)]
+    pq.write_table(pa.table({"user_id": ids, "vector": column}), tmp_path / "user_vectors.parquet")
+    return tmp_path
+
+
+def run_settings(**index):
+    return RecsysSettings(
+        name="tiny",
+        data=DataSettings(source="synthetic"),
+        split=SplitSettings(kind="leave_one_out"),
+        index=IndexSettings(recall_k=10, **index),
+    )
+
+
+def test_pipeline_writes_the_index_and_the_measured_kinds(candidates, tmp_path):
+    out = tmp_path / "out"
+    pipeline.main(run_settings(kind="ivf_sq8"), candidates, out)
+    measured = json.loads((out / "recall.json").read_text())
+    assert load_index(out).kind == "ivf_sq8"
+    assert [row["is_chosen"] for row in measured].count(True) == 1
+    assert {row["kind"] for row in measured} == {"exact", "ivf_sq8", "hnsw", "lsh"}
+    assert measured[0]["recall"] == load_index(out).recall >= 0.95
+    assert all(row["milliseconds"] > 0 for row in measured)
+
+
+def test_pipeline_samples_user_vectors_without_bending_them(candidates):
+    queries = pipeline._sample_queries(candidates / "user_vectors.parquet", 3)
+    users = {tuple(row) for row in random_vectors(1200, seed=1).tolist()}
+    assert queries.shape == (1000, 8)
+    assert {tuple(row) for row in queries.tolist()} <= users
+
+
+def test_pipeline_says_what_is_missing(candidates, tmp_path):
+    (candidates / "user_vectors.parquet").unlink()
+    with pytest.raises(ArtefactError, match="candidates step"):
+        pipeline.main(run_settings(), candidates, tmp_path / "out")
