@@ -76,6 +76,7 @@ class Recommendation:
         items: Best first.
         degraded_stages: Stages that failed or were skipped (`index`, `ranker`, ...), and were
             replaced by something simpler.
+        failures: Degraded stage -> what went wrong, for the log of whoever runs this.
         dropped: Reason -> number of candidates removed (`watched`, `excluded`, `filtered`,
             `unavailable`, `current`).
         stage_seconds: Stage -> wall-clock seconds.
@@ -83,5 +84,6 @@ class Recommendation:
 
     items: tuple[RankedItem, ...]
     degraded_stages: tuple[str, ...] = ()
+    failures: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)

@@ -156,7 +156,11 @@ class RankingSettings(Settings):
     powers: bool = True
     num_quantiles: int = Field(default=100, ge=2)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    embedding_l2: float = Field(default=0.0, ge=0)
+    embedding_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of the embedded inputs, which overfit sooner than the counters."""
+    pairwise_weight: float = Field(default=0.0, ge=0)
+    """Adds to the completion head's loss that of ordering pairs of one user's impressions.
+    Raises AUC within users; some of it by undoing what running totals of the user say."""
     completion_column: str | None = None
     """Label of the completion head; without one, watched for its whole duration."""
     validation_metric: Literal["mae_seconds", "xauc", "gauc", "loss"] = "loss"

@@ -56,7 +56,6 @@ class CallInterceptor(grpc.ServerInterceptor):
         self, handler: Any, method: str, packed: bytes, context: grpc.ServicerContext
     ) -> Message:
         started = time.perf_counter()
-        structlog.contextvars.clear_contextvars()
         request_id = str(uuid4())
         status = None
         try:

@@ -136,6 +136,7 @@ class RecommenderServicer:
             items=len(answer.items),
             dropped=answer.dropped,
             degraded=list(answer.degraded_stages),
+            failures=answer.failures,
             stage_ms={
                 stage: round(seconds * 1000, 3) for stage, seconds in answer.stage_seconds.items()
             },

@@ -261,18 +261,21 @@ class Recording:
 
     def __init__(self, window: UserEvents) -> None:
         self._window = window
+        ids = window.event_id.tolist()
+        self._positions = {event_id: position for position, event_id in enumerate(ids)}
         self._num_changed = 0
         self._replaced: list[UserEvents] = []
         self._added: list[UserEvents] = []
 
     def merge(self, logged: UserEvents | None, event: UserEvents) -> UserEvents | None:
         """Return what the log is to hold of an event, None if that does not change."""
-        stored = self._window.take(self._window.event_id == event.event_id[0])
-        known = logged if logged is not None else stored
-        merged = merge_events(known, event)
-        if len(known) and is_same_event(known, merged):
-            return None
-        self._num_changed += len(known)
+        known = logged if logged is not None else self._stored(event.event_id[0])
+        merged = event
+        if known is not None:
+            merged = merge_events(known, event)
+            if is_same_event(known, merged):
+                return None
+            self._num_changed += 1
         self._added.append(merged)
         if logged is not None:
             self._replaced.append(logged)
@@ -286,3 +289,7 @@ class Recording:
             replaced=concatenate_events(self._replaced),
             added=concatenate_events(self._added),
         )
+
+    def _stored(self, event_id: bytes) -> UserEvents | None:
+        position = self._positions.get(event_id)
+        return None if position is None else self._window.take(slice(position, position + 1))

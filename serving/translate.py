@@ -218,10 +218,11 @@ def _to_row(message: Any, path: str, now: int, event_id: str, moment: int, has_t
 
 
 def _outcome_moment(outcome: Any, path: str, now: int, moment: int, watch_ms: int) -> int:
+    known = moment + max(watch_ms, 0) * MICROSECONDS_PER_MILLISECOND
     if outcome.HasField("outcome_time"):
-        told = checks.to_microseconds(outcome.outcome_time, f"{path}.outcome_time", now)
-        return max(told, moment)
-    return moment + max(watch_ms, 0) * MICROSECONDS_PER_MILLISECOND
+        known = checks.to_microseconds(outcome.outcome_time, f"{path}.outcome_time", now)
+    # What the caller tells is known now, even if the watch began without a time of its own.
+    return max(min(known, now), moment)
 
 
 def _to_events(rows: Sequence[tuple]) -> UserEvents:

@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("recsys", "serving", "pipelines")
 FOUNDATION = {"recsys.errors", "recsys.settings", "recsys.artefacts", "recsys.progress"}
+STAGES = {"recsys.data", "recsys.candidates", "recsys.ranking", "recsys.index"}
+SERVED = FOUNDATION | STAGES | {"recsys.state", "recsys.requests", "recsys.bundle"}
 ALLOWED = {
     "recsys.core": FOUNDATION,
     "recsys.data": FOUNDATION | {"recsys.core", "recsys.state"},
@@ -20,16 +22,20 @@ ALLOWED = {
     "recsys.candidates": FOUNDATION | {"recsys.core", "recsys.data"},
     "recsys.ranking": FOUNDATION | {"recsys.core", "recsys.data"},
     "recsys.evaluation": FOUNDATION,
-    "recsys.bundle": FOUNDATION
-    | {"recsys.data", "recsys.candidates", "recsys.ranking", "recsys.index", "recsys.state"},
-    "recsys.recommender": FOUNDATION
+    "recsys.requests": FOUNDATION | {"recsys.state"},
+    "recsys.bundle": FOUNDATION | STAGES,
+    "recsys.eligibility": SERVED,
+    "recsys.live_counters": SERVED,
+    "recsys.user_views": SERVED,
+    "recsys.retrieval": SERVED | {"recsys.eligibility"},
+    "recsys.scoring": SERVED | {"recsys.live_counters", "recsys.retrieval", "recsys.user_views"},
+    "recsys.recommender": SERVED
     | {
-        "recsys.data",
-        "recsys.candidates",
-        "recsys.ranking",
-        "recsys.index",
-        "recsys.state",
-        "recsys.bundle",
+        "recsys.eligibility",
+        "recsys.live_counters",
+        "recsys.retrieval",
+        "recsys.scoring",
+        "recsys.user_views",
     },
 }
 TRAINERS = ("tensorflow", "keras", "lightgbm", "implicit", "matplotlib", "onnx", "tf2onnx", "jax")

@@ -104,9 +104,8 @@ def _read_file(
     try:
         batches = _csv(file, problems, types, columns) if is_csv else _parquet(file, columns)
         for batch in batches:
-            if batch.num_rows:
-                num_rows += batch.num_rows
-                yield _with_origin(batch, file, is_text=is_csv and types is None)
+            num_rows += batch.num_rows
+            yield _with_origin(batch, file, is_text=is_csv and types is None)
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         problems.bad_files[name] = f"unreadable after {num_rows} rows: {first_line}"

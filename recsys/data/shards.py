@@ -23,9 +23,9 @@ from recsys.data.counters import CountedEvents, counted_values, total_counters
 from recsys.data.intake import Cuts, Rejects
 from recsys.data.partition import read_partition
 from recsys.data.prepared import write_record
-from recsys.data.schema import EVENTS
+from recsys.data.schema import EVENTS, SEARCHES
 from recsys.data.timelines import Timelines, watch_histories
-from recsys.data.user_log import NO_SEARCHES, ItemDurations, UserLog, sort_user_log
+from recsys.data.user_log import ItemDurations, UserLog, sort_user_log
 from recsys.data.validation import reject_duplicates
 from recsys.data.vocabularies import ShardCounts, count_shard
 from recsys.data.vocabulary import Vocabulary
@@ -90,7 +90,7 @@ def sort_shard(place: Workplace, number: int) -> SortedShard:
     items = pq.read_table(place.scratch / "items.parquet")
     log = sort_user_log(
         checked.accepted,
-        NO_SEARCHES if searches is None else searches,
+        SEARCHES.empty_table() if searches is None else searches,
         # Columns without rows, so that every shard has those of the whole log.
         pq.read_table(place.out / "users.parquet").slice(0, 0) if users is None else users,
         ItemDurations.of_table(items),

@@ -20,14 +20,6 @@ from recsys.data.watches import positive_watches
 from recsys.errors import DataError
 from recsys.settings import RecsysSettings
 
-NO_SEARCHES = pa.table(
-    {
-        "user_id": pa.array([], pa.string()),
-        "event_time": pa.array([], pa.timestamp("us", "UTC")),
-        "query": pa.array([], pa.string()),
-    }
-)
-
 
 @dataclass(frozen=True)
 class ItemDurations:

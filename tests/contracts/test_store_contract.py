@@ -176,6 +176,12 @@ def test_import_keeps_what_was_recorded_since(store):
         assert state.seen == {"ancient"}
 
 
+def test_events_without_an_id_are_never_merged(store):
+    nameless = events(event("a", "", 10, 5), event("a", "", 10, 7), event("b", "", 3, 1))
+    store.import_states([UserState("u", nameless)], DAY)
+    assert store.get("u").events.watch_ms.tolist() == [1, 5, 7]
+
+
 def test_imported_event_sent_again_is_known_and_keeps_its_moment(store):
     store.import_states([UserState("u", event("a", "1", 10, 500))], DAY)
     assert record(store, "u", event("a", "1", 10, 500)).num_new == 0
@@ -252,6 +258,13 @@ def test_lmdb_keeps_all_after_reopening(tmp_path):
     assert second.blocked_items() == {"z"}
     assert record(second, "u", event("a", "1", 10, 5)).num_new == 0
     second.close()
+
+
+def test_lmdb_syncs_each_commit_to_disk(tmp_path):
+    store = LmdbStore(tmp_path)
+    flags = store._environment.flags()
+    assert (flags["sync"], flags["metasync"], flags["map_async"]) == (True, True, False)
+    store.close()
 
 
 def test_lmdb_refuses_a_directory_it_cannot_read(tmp_path):

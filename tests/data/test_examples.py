@@ -81,9 +81,9 @@ def test_context_comes_from_the_user(candidates):
 def test_event_context_wins_over_the_user(tmp_path):
     country = pa.array(["DE", None, "DE", None, None, None, None, None])
     prepared = prepare_tiny(tmp_path / "p", tiny_log(event_table(country=country)))
-    codes = prepared.shards[0].candidates.context["country"]
-    german = prepared.vocabularies["country"].codes(["DE"])[0]
-    assert codes.tolist() == [german, german, 0, 0]
+    # Of the training events two are from DE, and one leaves it to the user, NL.
+    assert prepared.vocabularies["country"].rows(["DE", "NL", "FR"]).tolist() == [0, 1, -1]
+    assert prepared.shards[0].candidates.context["country"].tolist() == [1, 1, 0, 0]
 
 
 def test_impressions_of_known_watch_time_are_ranked(ranking):
@@ -183,6 +183,19 @@ def test_last_of_session_alone_is_asked_for(tmp_path):
     log = tiny_log(event_table(rows, session_id=sessions))
     prepared = prepare_tiny(tmp_path / "p", log, changed)
     assert prepared.shards[0].candidates.is_target.tolist() == [False, False, True, False, False]
+
+
+def test_durations_of_the_test_part_stay_unknown(tmp_path):
+    duration = pa.array([None, None, None, None, 30_000, None, None, 40_000], pa.int64())
+    prepared = prepare_tiny(tmp_path / "p", tiny_log(event_table(duration_ms=duration)))
+    known = dict(
+        zip(
+            prepared.catalogue.table["item_id"].to_pylist(),
+            prepared.catalogue.table["duration_ms"].to_pylist(),
+            strict=True,
+        )
+    )
+    assert known == {"x": 10_000, "y": 20_000, "z": 30_000, "new": None, "unwatched": None}
 
 
 def test_left_out_events_are_gone(tmp_path):

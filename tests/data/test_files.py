@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data import schema
+from recsys.data import files, schema
 from recsys.data.files import find_files, read_files, read_whole
 from recsys.data.log import FileProblems
 from recsys.errors import DataError
@@ -19,8 +19,8 @@ def write_parquet(path, values):
     pq.write_table(pa.table({"a": pa.array(values, pa.int64())}), path)
 
 
-def values_of(files, problems, **options):
-    return [value for table in read_files(files, problems, **options) for value in table["a"]]
+def values_of(paths, problems, **options):
+    return [value for table in read_files(paths, problems, **options) for value in table["a"]]
 
 
 def test_bad_files_are_named_and_the_rest_go_on(tmp_path, problems):
@@ -105,6 +105,14 @@ def test_broken_compression_is_named(tmp_path, problems):
 def test_quoted_line_break_stays_in_its_value(tmp_path, problems):
     (tmp_path / "1.csv").write_text('a,b\n"1\n2",x\n')
     assert [value.as_py() for value in values_of([tmp_path / "1.csv"], problems)] == ["1\n2"]
+
+
+def test_quoted_line_break_at_the_end_of_a_block_stays_too(tmp_path, problems, monkeypatch):
+    monkeypatch.setattr(files, "_CSV_BLOCK_BYTES", 64)
+    lines = ['"' + "1\n" * length + '",x\n' for length in range(1, 25)]
+    (tmp_path / "1.csv").write_text("a,b\n" + "".join(lines))
+    found = values_of([tmp_path / "1.csv"], problems)
+    assert [value.as_py().count("\n") for value in found] == list(range(1, 25))
 
 
 def test_hive_folder_becomes_a_column(tmp_path, problems):

@@ -72,6 +72,12 @@ def test_guess_reads_the_whole_folder(tmp_path):
     assert rows_of(settings) == {"events": 480, "items": 1, "users": 1}
 
 
+def test_first_column_decides_the_unit_of_durations(tmp_path):
+    write_shop(tmp_path)
+    (tmp_path / "videos.csv").write_text("videoId,duration_ms\n0,60000\n")
+    assert settings_of(tmp_path).data.options["duration_unit"] == "s"
+
+
 def test_guess_cuts_the_last_tenths_at_midnight(tmp_path):
     write_shop(tmp_path)
     split = settings_of(tmp_path).split

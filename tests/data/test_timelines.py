@@ -22,7 +22,8 @@ EXTRA = {
 
 @pytest.fixture(scope="module", params=[None, "liked"])
 def prepared(request, tmp_path_factory):
-    settings = tiny_settings(data={"watch": {"min_fraction": 0.5, "column": request.param}})
+    rule = {"min_ms": 9_000, "min_fraction": 0.5, "column": request.param}
+    settings = tiny_settings(data={"watch": rule})
     folder = tmp_path_factory.mktemp("timelines") / "prepared"
     return prepare_tiny(folder, tiny_log(event_table(**EXTRA)), settings)
 

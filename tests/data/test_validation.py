@@ -1,3 +1,4 @@
+import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -267,7 +268,17 @@ def test_first_of_users_with_one_id_is_kept():
     assert validated.accepted.to_pylist() == [{"user_id": "a", "birth_year": 1980}]
 
 
-def test_time_of_the_settings_without_zone_is_utc():
-    assert parse_time("2026-01-01T12:00:00", "key") == NOON
+def test_time_of_the_settings_without_zone_is_utc(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    monkeypatch.undo()
+    found = parse_time("2026-01-01T12:00:00", "key")
+    time.tzset()
+    assert found == NOON
+
+
+def test_time_of_the_settings_is_checked():
+    assert parse_time("2026-01-01T13:00:00+01:00", "key") == NOON
+    assert parse_time(None, "key") is None
     with pytest.raises(ConfigError, match="data.earliest_time"):
         parse_time("yesterday", "data.earliest_time")

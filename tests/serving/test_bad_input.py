@@ -140,6 +140,7 @@ def test_token_of_another_server_is_refused(stub, refusal, start_server, open_st
     token = open_stub(start_server()).RecommendItems(recommend()).next_page_token
     code, details = refusal(stub.RecommendItems, recommend(page_token=token))
     assert (code, details["ErrorInfo"].reason) == (INVALID, "INVALID_PAGE_TOKEN")
+    assert "token of this server" in details["message"]
 
 
 def test_request_id_of_another_request_is_refused(stub, refusal):

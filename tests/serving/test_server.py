@@ -5,6 +5,7 @@ import json
 import threading
 import time
 import urllib.request
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -16,6 +17,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from recsys.errors import BundleError, ConfigError
 from serving.client import RecommenderClient, watch
+from serving.interceptors import CallInterceptor
+from serving.metrics import Metrics
 from serving.server import ServerOptions, new_logger, read_log_key
 from serving.status import STATUSES, status_of
 from serving.v1 import recommender_pb2 as pb
@@ -107,6 +110,19 @@ def test_stop_lets_calls_in_flight_end_and_refuses_new_ones(
     assert not stopping.is_alive()
 
 
+def test_health_watchers_hear_of_the_stop(start_server, open_channel):
+    server = start_server()
+    watching = health_pb2_grpc.HealthStub(open_channel(server)).Watch(
+        health_pb2.HealthCheckRequest(service="recsys.v1.RecommenderService"), timeout=10
+    )
+    assert next(watching).status == SERVING
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    assert next(watching).status == NOT_SERVING
+    watching.cancel()
+    stopping.join(10)
+
+
 def test_stop_cuts_calls_that_outlast_the_grace(start_server, open_stub, recommender):
     server = start_server(grace_seconds=0.1)
     entered, release = threading.Event(), threading.Event()
@@ -141,7 +157,8 @@ def test_metrics_are_served_over_http_when_asked(start_server, free_port):
         assert b'recsys_bundle_info{bundle="bundle-a"} 1.0' in reply.read()
 
 
-def test_one_log_line_a_call_without_the_user_id(stub, refusal, log_events):
+def test_one_log_line_a_call_without_the_user_id(start_server, open_stub, refusal, log_events):
+    stub = open_stub(start_server(threads=1))
     stub.RecommendItems(pb.RecommendItemsRequest(user_id="secret-user", request_id="r1"))
     refusal(stub.RecommendItems, pb.RecommendItemsRequest(user_id="secret-user", page_size=-1))
     stub.GetBundle(pb.GetBundleRequest())
@@ -157,6 +174,21 @@ def test_one_log_line_a_call_without_the_user_id(stub, refusal, log_events):
     assert calls[2]["user"] == ""
     assert "bundle" not in calls[2]
     assert "secret-user" not in str(calls)
+
+
+def test_call_whose_deadline_passed_is_not_worked_on(log_events):
+    worked, statuses = [], []
+    handler = grpc.unary_unary_rpc_method_handler(
+        lambda message, context: worked.append(message),
+        pb.GetBundleRequest.FromString,
+        pb.Bundle.SerializeToString,
+    )
+    context = SimpleNamespace(time_remaining=lambda: 0.0, abort_with_status=statuses.append)
+    interceptor = CallInterceptor(Metrics(), log_events, b"key")
+    details = SimpleNamespace(method="/recsys.v1.RecommenderService/GetBundle")
+    interceptor.intercept_service(lambda _: handler, details).unary_unary(b"", context)
+    assert worked == []
+    assert statuses[0].code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_log_lines_are_json_with_the_traceback():

@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from recsys.errors import StateError
+from recsys.state import UserState
 from serving.client import impression, search, watch
 from serving.store import MemoryStore
 from serving.v1 import recommender_pb2 as pb
@@ -78,6 +79,15 @@ def test_history_replaces_the_stored_one(stub, recommender, clock):
     assert user.events.is_impression.tolist() == [False, True, False]
     assert user.searches == (("cats", 2),)
     assert ids(ask(stub, user_id="u")) == ["i1", "i2", "i3", "i4"]
+
+
+def test_history_replaces_the_stored_seen_set_too(start_server, open_stub, recommender):
+    store = MemoryStore()
+    store.import_states([UserState("u", seen=frozenset({"i0"}), attributes={"age": 5.0})], 0)
+    stub = open_stub(start_server(store))
+    assert ids(ask(stub, user_id="u"))[0] == "i1"
+    assert ids(ask(stub, user_id="u", history=[impression("i9")]))[0] == "i0"
+    assert recommender.requests[-1].user.attributes == {"age": 5.0}
 
 
 def test_recorded_events_change_the_next_answer_and_the_counters(stub, recommender):
@@ -169,7 +179,7 @@ def test_get_bundle_names_the_active_one(stub, recommender):
 
 def test_deadline_reaches_the_recommender(stub, recommender):
     stub.RecommendItems(pb.RecommendItemsRequest(), timeout=5)
-    assert recommender.time_remaining() <= 5
+    assert recommender.time_remaining() < 6
     stub.RecommendItems(pb.RecommendItemsRequest())
     assert recommender.time_remaining() > 3600
 

@@ -97,6 +97,12 @@ def test_text_times_are_read(tmp_path, text):
     assert validated.accepted["event_time"].to_pylist() == [MOMENT]
 
 
+def test_text_times_without_zone_are_rejected_unless_told(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id,event_time\nu,a,2026-01-01T00:00:00\n")
+    (validated,) = checked(open_log(settings(tmp_path / "log.csv"), 0))
+    assert list(validated.reasons) == ["event_time is not a valid timestamp[us, tz=UTC]"]
+
+
 def test_integers_are_ids_only_if_told():
     numbers = frame(user_id=[7], surface=[3])
     with pytest.raises(DataError, match="integers_as_text"):

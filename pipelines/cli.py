@@ -1,0 +1,301 @@
+"""The `recsys` command: arguments in, one call, a readable line or one JSON object out."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines import run as run_pipeline
+from pipelines.config import load_settings
+from pipelines.environment import set_up
+from recsys.errors import ConfigError, RecsysError
+from recsys.settings import DataSettings
+
+app = typer.Typer(
+    help="A two-stage recommender: event log to gRPC answers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at a log before it is used.", no_args_is_help=True)
+state_app = typer.Typer(help="Users' states and the server's store.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(state_app, name="state")
+
+Config = Annotated[Path, typer.Option("--config", help="TOML file, see pipelines/configs.")]
+Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, may be repeated.")]
+Out = Annotated[Path, typer.Option("--out", help="Directory of the run.")]
+Force = Annotated[bool, typer.Option("--force", help="Do finished steps again.")]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
+StateDirectory = Annotated[
+    Path | None, typer.Option("--state", help="Users' states; default: state/ beside the bundle.")
+]
+BundleDirectory = Annotated[Path, typer.Option("--bundle", help="Directory of the bundle.")]
+
+
+def main() -> None:
+    """Run the command; an error of ours ends in one line and exit status 1, never a traceback."""
+    set_up()
+    try:
+        app()
+    except RecsysError as error:
+        print(f"recsys: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006  # typer reads the default, nobody changes it
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/NAME.")] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run every step: prepare, train, index, rank, bundle, state, evaluate."""
+    settings = load_settings(config, overrides)
+    directory = out or Path("runs") / settings.name
+    run_pipeline.main(settings, directory, forced=force, announce=_announce)
+    _print_evaluation(directory, as_json)
+
+
+def _step_command(step: str, name: str, help_text: str) -> None:
+    def command(
+        config: Config,
+        overrides: Overrides = [],  # noqa: B006  # as above
+        out: Annotated[Path | None, typer.Option("--out", help="Default: runs/NAME.")] = None,
+        force: Force = False,
+        as_json: AsJson = False,
+    ) -> None:
+        settings = load_settings(config, overrides)
+        directory = out or Path("runs") / settings.name
+        run_pipeline.run_one(step, settings, directory, forced=force, announce=_announce)
+        if step == "evaluation":
+            _print_evaluation(directory, as_json)
+        elif as_json:
+            print(json.dumps({"step": step, "directory": str(directory / step)}))
+
+    app.command(name, help=help_text)(command)
+
+
+for _step, _name, _help in (
+    ("prepared", "prepare", "Read, check and lay out the log."),
+    ("candidates", "train-candidates", "Train the candidate net."),
+    ("index", "index", "Build the index and measure its recall."),
+    ("ranking", "train-ranking", "Train the ranking net."),
+    ("bundle", "bundle", "Assemble what a server needs."),
+    ("evaluation", "evaluate", "Measure the bundle on the test split and write the report."),
+):
+    _step_command(_step, _name, _help)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Your log: a Parquet or CSV file, or a folder.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Write here, not to stdout.")] = None,
+) -> None:
+    """Look at your own files and write a configuration with the best guess of their columns."""
+    from recsys.data.guess import guess_config
+
+    text = guess_config(path)
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")
+        _announce(f"wrote {out}; look it through, then: recsys run --config {out}")
+
+
+@data_app.command()
+def validate(
+    path: Annotated[Path, typer.Argument(help="Log in the data contract, or a config (.toml).")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a log against the data contract; exit status 1 where rows are rejected."""
+    from pipelines.look import validate_log
+
+    summary = validate_log(_data_settings(path))
+    _print(summary, as_json)
+    if summary["rejected"] or summary["bad_files"]:
+        raise SystemExit(1)
+
+
+@data_app.command()
+def describe(
+    path: Annotated[Path, typer.Argument(help="Log in the data contract, or a config (.toml).")],
+    as_json: AsJson = False,
+) -> None:
+    """Show counts, spans, nulls, watch-time quantiles, heaviest users and items."""
+    from recsys.data.describe import describe as describe_log
+    from recsys.data.sources import open_log
+
+    _print(describe_log(open_log(_data_settings(path), seed=0)), as_json)
+
+
+@app.command()
+def recommend(
+    bundle: BundleDirectory,
+    state: StateDirectory = None,
+    user: Annotated[str | None, typer.Option("--user", help="One user's id.")] = None,
+    users: Annotated[
+        Path | None, typer.Option("--users", help="File of ids; without it, all users of --state.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Parquet file of all answers.")] = None,
+    num_items: Annotated[int, typer.Option("--items", min=1, help="Items a user.")] = 20,
+    explain_items: Annotated[bool, typer.Option("--explain", help="Say why, by item.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Answer for one user, or for many into a Parquet file."""
+    from pipelines import ask
+
+    recommender = ask.open_recommender(bundle)
+    states = state or bundle.parent / "state"
+    if user is not None:
+        found = ask.find_state(states, user)
+        answer = ask.ask_user(recommender, found, num_items=num_items, explained=explain_items)
+        _print(answer, as_json)
+    elif out is not None:
+        number = ask.answer_users(recommender, states, users, out, num_items)
+        _print({"users": number, "file": str(out), "bundle_id": recommender.bundle_id}, as_json)
+    else:
+        raise ConfigError("recommend expects --user U, or --out FILE (with --users FILE)")
+
+
+@app.command()
+def similar(
+    bundle: BundleDirectory,
+    item: Annotated[str, typer.Option("--item", help="The item's id.")],
+    num_items: Annotated[int, typer.Option("--items", min=1)] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Show the items whose vectors lie nearest to an item's."""
+    from pipelines import ask
+
+    found = ask.open_recommender(bundle).similar_items(item, num_items)
+    items = [{"item_id": item_id, "cosine": cosine} for item_id, cosine in found]
+    _print({"item_id": item, "similar": items}, as_json)
+
+
+@app.command()
+def explain(
+    bundle: BundleDirectory,
+    user: Annotated[str, typer.Option("--user", help="The user's id.")],
+    item: Annotated[str, typer.Option("--item", help="The item's id.")],
+    state: StateDirectory = None,
+    num_items: Annotated[int, typer.Option("--items", min=1, help="Length of the page.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Say why an item is where it is in a user's answer, or why it is missing."""
+    from pipelines import ask
+
+    recommender = ask.open_recommender(bundle)
+    found = ask.find_state(state or bundle.parent / "state", user)
+    request = ask.new_request(recommender, found, num_items=num_items)
+    _print({"user_id": user, **recommender.explain_item(request, item)}, as_json)
+
+
+@app.command()
+def serve(
+    bundle: BundleDirectory,
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", help="Users' state; default: store/ beside the bundle."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 50051,
+    threads: Annotated[int, typer.Option(min=1, help="Calls worked on at once.")] = 8,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Prometheus endpoint on loopback.")
+    ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="Also offer AdminService.")] = False,
+    reuse_port: Annotated[
+        bool, typer.Option("--reuse-port", help="Share the port with further servers.")
+    ] = False,
+    open_to_network: Annotated[
+        bool,
+        typer.Option("--open-to-network", help="Needed for a host that is not this machine's own."),
+    ] = False,
+) -> None:
+    """Answer over gRPC until SIGTERM."""
+    from serving.server import ServerOptions
+    from serving.server import serve as serve_bundle
+
+    if host not in ("127.0.0.1", "localhost", "::1", "[::1]") and not open_to_network:
+        raise ConfigError(
+            f"serve: {host} can be reached by others, and calls are neither encrypted nor "
+            f"authenticated; put a proxy that does both before it and give --open-to-network"
+        )
+    options = ServerOptions(
+        host=host,
+        port=port,
+        threads=threads,
+        reuse_port=reuse_port,
+        admin=admin,
+        metrics_port=metrics_port,
+    )
+    serve_bundle(bundle, store or bundle.parent / "store", options)
+
+
+@state_app.command("import")
+def state_import(
+    state: Annotated[Path, typer.Option("--state", help="Directory written by `recsys run`.")],
+    store: Annotated[Path, typer.Option("--store", help="The server's store; made if absent.")],
+    as_json: AsJson = False,
+) -> None:
+    """Load users' states into a server's store; events recorded since are kept."""
+    from recsys.progress import track
+    from recsys.state_files import read_manifest_of_states, read_states
+    from serving.lmdb_store import LmdbStore
+
+    manifest = read_manifest_of_states(state)
+    opened = LmdbStore(store)
+    try:
+        states = track(read_states(state), "import states", manifest["num_users"])
+        number = opened.import_states(states, manifest["data_until"])
+    finally:
+        opened.close()
+    _print({"users": number, "store": str(store)}, as_json)
+
+
+@state_app.command("export")
+def state_export(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006  # as above
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/NAME.")] = None,
+    force: Force = False,
+) -> None:
+    """Write users' states as of the bundle's data_until."""
+    settings = load_settings(config, overrides)
+    directory = out or Path("runs") / settings.name
+    run_pipeline.run_one("state", settings, directory, forced=force, announce=_announce)
+
+
+def _data_settings(path: Path) -> DataSettings:
+    if path.suffix == ".toml":
+        return load_settings(path).data
+    return DataSettings(source="table", path=str(path))
+
+
+def _print_evaluation(directory: Path, as_json: bool) -> None:
+    evaluation = json.loads((directory / "evaluation" / "metrics.json").read_text())
+    _announce(f"report: {directory / 'report.html'}")
+    _print(evaluation, as_json)
+
+
+def _print(value: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(value))
+        return
+    from rich.pretty import pprint
+
+    pprint(value, expand_all=True)
+
+
+def _announce(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""The ranking stage on the impressions of the test part, beside baselines on the same rows.
+
+Watch seconds of every impression, clicked or not. XAUC leaves out pairs of equal watch time; GAUC
+is within users, weighted by impressions, of users with both classes.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.data.examples import TEST, TRAINING, VALIDATION
+from recsys.data.prepared import Prepared
+from recsys.evaluation.intervals import mean_intervals, ratio_intervals
+from recsys.evaluation.ranking import (
+    calibration_table,
+    gauc,
+    mae,
+    rmse,
+    seconds_ratio,
+    user_aucs,
+    weighted_user_loss,
+    xauc,
+)
+from recsys.evaluation.ranking_baselines import Objective, fit_trees, item_means
+from recsys.progress import track
+from recsys.ranking.predictions import (
+    FeatureMatrix,
+    Predictions,
+    feature_matrix,
+    ranking_predictions,
+)
+from recsys.settings import RecsysSettings
+
+Scores = Mapping[str, np.ndarray]
+"""`expected_seconds`, `median_seconds`, `completion`: float [R] each."""
+HISTOGRAM_SECONDS = np.array([0, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 3600], np.float64)
+
+
+def evaluate_ranking(
+    settings: RecsysSettings, prepared: Prepared, directory: Path
+) -> dict[str, Any]:
+    """Return the figures of the ranking sections: `ranking`, `baselines`, `calibration`, ....
+
+    Args:
+        settings: Of the run.
+        prepared: The log.
+        directory: The trained ranking net.
+    """
+    test = ranking_predictions(settings.ranking, prepared, directory, TEST)
+    seconds = test.watch_ms / 1000
+    ours = {
+        "expected_seconds": test.expected_seconds,
+        "median_seconds": test.median_seconds,
+        "completion": test.completion,
+    }
+    table = calibration_table(seconds, test.expected_seconds)
+    return {
+        "ranking": measure(test, ours, settings)
+        | {"seconds_ratio_by_surface": ratio_by_surface(test, prepared)},
+        "baselines": {
+            name: measure(test, scores, settings) | {"wall_seconds": taken}
+            for name, (scores, taken) in _baselines(settings, prepared, directory, test).items()
+        },
+        "calibration": {
+            "predicted": table.predicted.tolist(),
+            "true": table.true.tolist(),
+            "counts": table.counts.tolist(),
+        },
+        "watch_time": _watch_time(seconds, test.expected_seconds),
+    }
+
+
+def measure(test: Predictions, scores: Scores, settings: RecsysSettings) -> dict[str, Any]:
+    """Return every metric of one system's scores, with intervals where users can be resampled."""
+    seconds = test.watch_ms / 1000
+    expected, median = scores["expected_seconds"], scores["median_seconds"]
+    known = test.completed >= 0
+    users, completed = test.user[known], test.completed[known] > 0
+    completion = scores["completion"][known]
+    pairs = xauc(seconds, expected)
+    metrics: dict[str, Any] = {
+        "mae_seconds": mae(seconds, median),
+        "rmse_seconds": rmse(seconds, expected),
+        "xauc": pairs.ties_dropped,
+        "xauc_ties_correct": pairs.ties_correct,
+        "xauc_ties_wrong": pairs.ties_wrong,
+        "xauc_median": xauc(seconds, median).ties_dropped,
+        "gauc": gauc(users, completed, completion),
+        "seconds_ratio": seconds_ratio(seconds, expected),
+        "weighted_user_loss": weighted_user_loss(test.user, seconds > 0, seconds, expected),
+        "impressions": len(seconds),
+    }
+    metrics["intervals"] = _intervals(test, scores, settings)
+    return {name: value for name, value in metrics.items() if value == value}
+
+
+def _intervals(test: Predictions, scores: Scores, settings: RecsysSettings) -> dict[str, Any]:
+    rounds, seed = settings.evaluation.bootstrap_rounds, settings.seed
+    seconds = test.watch_ms / 1000
+    errors = {"mae_seconds": np.abs(seconds - scores["median_seconds"])}
+    found = mean_intervals(errors, test.user, rounds=rounds, seed=seed)
+    sums = {"seconds_ratio": scores["expected_seconds"].astype(np.float64)}
+    found |= ratio_intervals(sums, {"seconds_ratio": seconds}, test.user, rounds=rounds, seed=seed)
+    known = test.completed >= 0
+    aucs, weights = user_aucs(
+        test.user[known], test.completed[known] > 0, scores["completion"][known]
+    )
+    if len(aucs):
+        weight = weights.astype(np.float64)
+        found |= ratio_intervals(
+            {"gauc": aucs * weight},
+            {"gauc": weight},
+            np.arange(len(aucs)),
+            rounds=rounds,
+            seed=seed,
+        )
+    return {name: [each.low, each.high] for name, each in found.items()}
+
+
+def ratio_by_surface(test: Predictions, prepared: Prepared) -> dict[str, float]:
+    """Return predicted over true seconds by surface, of those with 1,000 impressions or more."""
+    ratios = {}
+    for code in np.unique(test.surface[test.surface > 0]).tolist():
+        own = test.surface == code
+        if own.sum() >= 1000:
+            name = prepared.vocabularies["surface"].ids(np.array([code - 1]))[0]
+            ratios[name] = seconds_ratio(test.watch_ms[own] / 1000, test.expected_seconds[own])
+    return ratios
+
+
+def _baselines(
+    settings: RecsysSettings, prepared: Prepared, directory: Path, test: Predictions
+) -> dict[str, tuple[Scores, float]]:
+    parts = {
+        split: feature_matrix(settings.ranking, prepared, directory, split)
+        for split in (TRAINING, VALIDATION)
+    }
+    scores = {
+        "constant": (_constant(parts[TRAINING], len(test.watch_ms)), 0.0),
+        "item_mean": (_item_mean(parts[TRAINING], prepared, test), 0.0),
+    }
+    if "lightgbm" in settings.evaluation.baselines:
+        started = time.monotonic()
+        rows = feature_matrix(settings.ranking, prepared, directory, TEST)
+        trees = _trees(parts[TRAINING], parts[VALIDATION], rows, settings.seed)
+        scores["lightgbm"] = (trees, time.monotonic() - started)
+    return scores
+
+
+def _constant(training: FeatureMatrix, num_rows: int) -> Scores:
+    seconds = training.watch_ms / 1000
+    return {
+        "expected_seconds": np.full(num_rows, seconds.mean()),
+        "median_seconds": np.full(num_rows, np.median(seconds)),
+        "completion": np.zeros(num_rows),
+    }
+
+
+def _item_mean(training: FeatureMatrix, prepared: Prepared, test: Predictions) -> Scores:
+    """Return the mean of each item's training impressions."""
+    num_items = prepared.catalogue.num_trained
+    rows = training.values[:, training.names.index("item_id")].astype(np.int64) - 1
+    item = np.where(test.item < num_items, test.item, -1)
+    seconds = item_means(rows, training.watch_ms / 1000, num_items)[item]
+    known = training.completed >= 0
+    completion = item_means(rows[known], training.completed[known], num_items)[item]
+    return {"expected_seconds": seconds, "median_seconds": seconds, "completion": completion}
+
+
+def _trees(
+    training: FeatureMatrix, validation: FeatureMatrix, test: FeatureMatrix, seed: int
+) -> Scores:
+    heads: dict[str, tuple[Objective, bool]] = {
+        "expected_seconds": ("l2", False),
+        "median_seconds": ("l1", False),
+        "completion": ("binary", True),
+    }
+    scores = {}
+    for name, (objective, is_completion) in track(heads.items(), "LightGBM", len(heads)):
+        features, labels = _labelled(training, is_completion)
+        predict = fit_trees(
+            objective,
+            features,
+            labels,
+            validation=_labelled(validation, is_completion),
+            categorical=training.categorical,
+            seed=seed,
+        )
+        scores[name] = predict(test.values)
+    return scores
+
+
+def _labelled(rows: FeatureMatrix, is_completion: bool) -> tuple[np.ndarray, np.ndarray]:
+    if not is_completion:
+        return rows.values, rows.watch_ms / 1000
+    known = rows.completed >= 0
+    return rows.values[known], rows.completed[known]
+
+
+def _watch_time(true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    edges = HISTOGRAM_SECONDS
+    return {
+        "edges": edges.tolist(),
+        "true": np.histogram(np.minimum(true, edges[-1]), edges)[0].tolist(),
+        "predicted": np.histogram(np.minimum(predicted, edges[-1]), edges)[0].tolist(),
+    }

@@ -1,0 +1,91 @@
+"""Assemble what the steps before wrote into the one directory that a server needs."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.paths import RunPaths
+from pipelines.steps import read_identity
+from recsys.bundle import NUM_POPULAR, write_bundle
+from recsys.data.prepared import Prepared, load_prepared
+from recsys.data.user_states import user_states
+from recsys.ranking.items import ItemFeatures
+from recsys.settings import RecsysSettings
+from recsys.state import UserState
+from recsys.state_files import state_to_json
+
+NUM_WARMUP_USERS = 16
+RECENT_SHARE = 0.2
+"""The fallback list counts the newest fifth of the known watches: what is popular lately."""
+
+
+def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
+    """Write the bundle into `out`."""
+    prepared = load_prepared(paths.prepared)
+    ranked = paths.ranking.exists()
+    parts = {
+        "candidates/user_tower.onnx": paths.candidates / "user_tower.onnx",
+        "candidates/item_vectors.npy": paths.candidates / "item_vectors.npy",
+        **{f"index/{path.name}": path for path in _plain_files(paths.index)},
+    }
+    if ranked:
+        parts |= {f"ranking/{name}": paths.ranking / name for name in RANKING_FILES}
+    steps = ["prepared", "candidates", "index"] + ["ranking"] * ranked
+    write_bundle(
+        out,
+        settings=settings,
+        prepared=prepared,
+        parts=parts,
+        item_features=ItemFeatures.build(
+            prepared.catalogue, prepared.vocabularies, settings.ranking
+        ),
+        popular=popular_rows(prepared),
+        warmup_users=[state_to_json(state) for state in _warmup_states(prepared)],
+        parents={step: read_identity(paths.root / step) for step in steps},
+        metrics=_validation_metrics(paths, ranked),
+    )
+
+
+RANKING_FILES = ("ranker.onnx", "calibration.json", "features.json")
+
+
+def popular_rows(prepared: Prepared) -> np.ndarray:
+    """Return the items most watched lately before data_until, best first: int32."""
+    moments, rows = [], []
+    for shard in prepared.shards:
+        timelines = shard.timelines
+        known = timelines.is_watch & (timelines.outcome_moment < prepared.data_until)
+        known &= timelines.item >= 0
+        moments.append(timelines.outcome_moment[known])
+        rows.append(timelines.item[known])
+    moment, row = np.concatenate(moments), np.concatenate(rows)
+    recent = moment >= np.quantile(moment, 1 - RECENT_SHARE) if len(moment) else moment > 0
+    counts = np.bincount(row[recent], minlength=len(prepared.catalogue))
+    best = np.argsort(-counts, kind="stable")[:NUM_POPULAR]
+    return best.astype(np.int32)
+
+
+def _warmup_states(prepared: Prepared) -> Iterator[UserState]:
+    yield UserState("")
+    for number, state in enumerate(user_states(prepared, prepared.shards[0])):
+        if number == NUM_WARMUP_USERS:
+            return
+        newest = state.events.take(slice(-100, None))
+        yield replace(state.as_of(prepared.data_until), events=newest)
+
+
+def _validation_metrics(paths: RunPaths, ranked: bool) -> dict[str, Any]:
+    metrics: dict[str, Any] = {"index": json.loads((paths.index / "index.json").read_text())}
+    if ranked:
+        metrics["ranking"] = json.loads((paths.ranking / "validation.json").read_text())
+    return metrics
+
+
+def _plain_files(directory: Path) -> list[Path]:
+    return sorted(
+        path for path in directory.iterdir() if path.name not in ("step.json", "recall.json")
+    )

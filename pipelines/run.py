@@ -1,0 +1,140 @@
+"""Every step from the log to the evaluation, each in its own directory below one.
+
+    prepared -> candidates -> index -> ranking -> bundle -> state -> evaluation, report.html
+
+Imports of a step's libraries wait until the step runs, so that a finished run starts at once.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pipelines.paths import RunPaths
+from pipelines.steps import read_identity, run_step
+from recsys.data.prepared import load_prepared
+from recsys.settings import RecsysSettings
+
+STEPS = ("prepared", "candidates", "index", "ranking", "bundle", "state", "evaluation")
+
+Announce = Callable[[str], None]
+
+
+def main(
+    settings: RecsysSettings, out: Path, *, forced: bool = False, announce: Announce = print
+) -> None:
+    """Run every step that is not done yet.
+
+    Args:
+        settings: The configuration.
+        out: Directory of the run.
+        forced: Do finished steps again.
+        announce: Takes a line for the user.
+    """
+    for step in STEPS:
+        run_one(step, settings, out, forced=forced, announce=announce)
+
+
+def run_one(
+    step: str,
+    settings: RecsysSettings,
+    out: Path,
+    *,
+    forced: bool = False,
+    announce: Announce = print,
+) -> None:
+    """Run one step; the steps that it reads from must be done.
+
+    Raises:
+        ArtefactError: A step before it is missing, or this one was done with other settings.
+    """
+    paths = RunPaths(out)
+    if step == "ranking" and not _is_ranked(settings, paths, announce):
+        return
+    inputs = {"settings": _settings_of(step, settings), "parents": _parents(step, paths)}
+    target = paths.root / step
+    run_step(
+        target,
+        inputs,
+        lambda directory: _work(step, settings, paths, directory),
+        forced=forced,
+        announce=announce,
+    )
+
+
+def _work(step: str, settings: RecsysSettings, paths: RunPaths, directory: Path) -> None:
+    job = import_module(_JOBS[step])
+    if step == "prepared":
+        job.main(settings, directory)
+    elif step in ("candidates", "ranking"):
+        job.main(settings, paths.prepared, directory)
+    elif step == "index":
+        job.main(settings, paths.candidates, directory)
+    else:
+        job.main(settings, paths, directory)
+
+
+_JOBS = {
+    "prepared": "pipelines.prepare",
+    "candidates": "pipelines.train_candidates",
+    "index": "pipelines.build_index",
+    "ranking": "pipelines.train_ranking",
+    "bundle": "pipelines.make_bundle",
+    "state": "pipelines.export_state",
+    "evaluation": "pipelines.evaluate",
+}
+
+_PARENTS = {
+    "prepared": (),
+    "candidates": ("prepared",),
+    "index": ("candidates",),
+    "ranking": ("prepared",),
+    "bundle": ("prepared", "candidates", "index", "ranking"),
+    "state": ("prepared",),
+    "evaluation": ("bundle",),
+}
+
+
+def _parents(step: str, paths: RunPaths) -> dict[str, str]:
+    present = (name for name in _PARENTS[step] if name != "ranking" or paths.ranking.exists())
+    return {name: read_identity(paths.root / name) for name in present}
+
+
+def _settings_of(step: str, settings: RecsysSettings) -> dict[str, Any]:
+    """Return the part of the settings that a step's result depends on."""
+    whole = settings.model_dump(mode="json")
+    if step == "prepared":
+        columns = {
+            "context": whole["candidates"]["context"],
+            **{
+                name: whole["ranking"][name]
+                for name in (
+                    "enabled",
+                    "user_categorical",
+                    "item_categorical",
+                    "user_numeric",
+                    "completion_column",
+                )
+            },
+        }
+        data = {key: value for key, value in whole["data"].items() if key != "processes"}
+        return {"data": data, "split": whole["split"], "seed": settings.seed, "columns": columns}
+    parts = {
+        "candidates": ("candidates", "seed"),
+        "index": ("index", "seed"),
+        "ranking": ("ranking", "seed"),
+        "bundle": ("name", "serving"),
+        "state": (),
+        "evaluation": ("evaluation", "seed"),
+    }
+    return {name: whole[name] for name in parts[step]}
+
+
+def _is_ranked(settings: RecsysSettings, paths: RunPaths, announce: Announce) -> bool:
+    if not settings.ranking.enabled:
+        announce("ranking: left out by the configuration; items are served in candidate order")
+        return False
+    if not any(len(shard.ranking.user) for shard in load_prepared(paths.prepared).shards):
+        announce("ranking: the log has no watch time; items are served in candidate order")
+        return False
+    return True

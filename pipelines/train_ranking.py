@@ -1,0 +1,215 @@
+"""Train the ranking net on a prepared directory; write what a server needs to run it.
+
+ranker.onnx          the net, seen to compute what Keras computes
+calibration.json     factors on its expected seconds, fitted on the validation part
+features.json        names and sizes of its inputs
+validation.json      metrics of the validation part, after calibration
+curves.json, tensorboard/, checkpoint.npz    how the training went
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from recsys.core.backends import compile_call
+from recsys.core.random import stream
+from recsys.core.training import TrainingHistory, train
+from recsys.data.examples import ITEM_COUNTERS, TRAINING, VALIDATION
+from recsys.data.prepared import Prepared, load_prepared
+from recsys.errors import DataError
+from recsys.evaluation.ranking import gauc, mae, seconds_ratio, xauc
+from recsys.ranking.batches import RankingBatches
+from recsys.ranking.calibration import SURFACE, Calibration, fit_factors
+from recsys.ranking.export import export_ranker
+from recsys.ranking.heads import head_values
+from recsys.ranking.items import ItemFeatures
+from recsys.ranking.model import RankingModel, Scales, quantiles, table_sizes
+from recsys.ranking.ranker import CALIBRATION, GRAPH, SPEC
+from recsys.ranking.rows import RankingRows, map_rows
+from recsys.ranking.spec import FeatureSpec, Priors, model_inputs, new_spec
+from recsys.settings import RankingSettings, RecsysSettings
+
+MAX_QUANTILE_ROWS = 200_000
+"""Training rows that quantiles are taken from; more would not move them."""
+
+
+def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
+    """Train, calibrate, export: everything is written into `out`.
+
+    Raises:
+        DataError: The log gives no impression to train on, or none to validate on.
+        TrainingError: The training fails, or `out` holds the checkpoint of another one.
+        ArtefactError: The exported net does not compute what Keras computes.
+    """
+    log = load_prepared(prepared)
+    items = ItemFeatures.build(log.catalogue, log.vocabularies, settings.ranking)
+    spec = spec_of(log, items, settings.ranking)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".rows.") as scratch:
+        rows = map_rows(log, items, spec, (TRAINING, VALIDATION), Path(scratch))
+        model, history = train_model(rows, spec, settings.ranking, out, seed=settings.seed)
+        validation = Validation(model, rows)
+        calibration = validation.calibration()
+        export_ranker(model, validation.inputs, out / GRAPH)
+        metrics = validation.metrics(calibration)
+    spec.save(out / SPEC)
+    calibration.save(out / CALIBRATION)
+    _write_validation(metrics, history, out / "validation.json")
+
+
+def spec_of(log: Prepared, items: ItemFeatures, settings: RankingSettings) -> FeatureSpec:
+    """Describe the inputs that the settings and the log give."""
+    total = dict(zip(ITEM_COUNTERS, log.item_counters.sum(axis=0).tolist(), strict=True))
+    outcomes = max(total["outcomes"], 1)
+    has_retrieval = any(
+        bool((~np.isnan(shard.ranking.retrieval_score[shard.ranking.split == TRAINING])).any())
+        for shard in log.shards
+    )
+    return new_spec(
+        settings,
+        log.vocabularies,
+        items,
+        num_item_codes=log.catalogue.num_trained + 1,
+        retrieval_trained=has_retrieval,
+        priors=Priors(
+            watch_rate=total["watches"] / max(total["impressions"], 1),
+            mean_watch_seconds=total["watch_ms"] / outcomes / 1000,
+            click_rate=total["clicks"] / outcomes,
+        ),
+    )
+
+
+def train_model(
+    rows: RankingRows, spec: FeatureSpec, settings: RankingSettings, directory: Path, *, seed: int
+) -> tuple[RankingModel, TrainingHistory]:
+    """Train on the training rows, early stop on the validation rows."""
+    chosen = _rows_of(rows, TRAINING, "training")
+    scales = _scales(rows, chosen, settings.num_quantiles, seed)
+    model = RankingModel(settings, spec, scales, table_sizes(settings, spec), seed=seed)
+    batches = RankingBatches(
+        rows,
+        chosen,
+        settings.training.batch_size,
+        mean_watch_seconds=scales.mean_watch_seconds,
+        users_together=settings.pairwise_weight > 0,
+        seed=seed,
+    )
+    validation = Validation(model, rows)
+    history = train(
+        model,
+        model.loss_of,
+        batches,
+        validation.metrics,
+        settings.training,
+        monitor=settings.validation_metric,
+        larger_is_better=settings.validation_metric in ("xauc", "gauc"),
+        directory=directory,
+        seed=seed,
+        description="ranking net",
+        num_batches=len(batches),
+    )
+    return model, history
+
+
+class Validation:
+    """The validation rows, scored by a model as it is at each call.
+
+    Args:
+        model: Its weights are read at each call.
+        rows: All rows.
+
+    Raises:
+        DataError: There are no validation rows.
+    """
+
+    def __init__(self, model: RankingModel, rows: RankingRows) -> None:
+        self._model = model
+        self._chosen = _rows_of(rows, VALIDATION, "validation")
+        self._rows = rows
+        self._outputs = compile_call(model, model.outputs_and_losses)
+        self._batches = RankingBatches(
+            rows,
+            self._chosen,
+            model.settings.training.batch_size,
+            mean_watch_seconds=model.scales.mean_watch_seconds,
+            users_together=False,
+            seed=0,
+        )
+
+    @property
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Features of the validation rows, as the net takes them."""
+        features = self._rows.features
+        return {name: features[name][self._chosen] for name in model_inputs(features)}
+
+    def calibration(self) -> Calibration:
+        """Fit the factors on the expected seconds."""
+        surfaces = list(self._model.spec.user_categorical)
+        column = surfaces.index(SURFACE) if SURFACE in surfaces else None
+        codes, num_codes = np.zeros(len(self._chosen), np.int64), 1
+        if column is not None:
+            codes = self._rows.features["user_categorical"][self._chosen, column]
+            num_codes = self._model.spec.user_categorical[SURFACE]
+        expected = self._values(self._score())["expected_seconds"]
+        factors = fit_factors(expected, self._seconds(), codes, num_codes)
+        return Calibration(self._model.scales.mean_watch_seconds, factors, column)
+
+    def metrics(self, calibration: Calibration | None = None) -> dict[str, float]:
+        """Measure all heads; `loss` is the sum of their losses. What is undefined is absent."""
+        score, seconds = self._score(), self._seconds()
+        values = self._values(score)
+        expected = values["expected_seconds"]
+        if calibration is not None:
+            codes = self._rows.features["user_categorical"][self._chosen]
+            expected = expected * calibration.factors_of(codes)
+        completed, user = self._rows.completed[self._chosen], self._rows.user[self._chosen]
+        known = completed >= 0
+        found = {
+            "loss": score[:, 3:].sum(axis=1).mean(),
+            "mae_seconds": mae(seconds, values["median_seconds"]),
+            "xauc": xauc(seconds, expected).ties_dropped,
+            "gauc": gauc(user[known], completed[known] > 0, values["completion"][known]),
+            "seconds_ratio": seconds_ratio(seconds, expected),
+        }
+        return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+
+    def _score(self) -> np.ndarray:
+        """Return raw outputs and losses of the heads: float32 [R, 6]."""
+        parts = [self._outputs(batch) for batch in self._batches.in_order()]
+        return np.concatenate(parts)[: len(self._chosen)]
+
+    def _values(self, score: np.ndarray) -> dict[str, np.ndarray]:
+        return head_values(score[:, :3], self._model.scales.mean_watch_seconds)
+
+    def _seconds(self) -> np.ndarray:
+        return self._rows.watch_ms[self._chosen] / 1000
+
+
+def _rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:
+    chosen = np.flatnonzero(rows.split == split)
+    if len(chosen) == 0:
+        raise DataError(
+            f"the {name} part of the log has no impression of known watch time, expected at least "
+            f"one: look at the [split] section of the configuration, or set ranking.enabled = false"
+        )
+    return chosen
+
+
+def _scales(rows: RankingRows, chosen: np.ndarray, num_quantiles: int, seed: int) -> Scales:
+    sample = chosen
+    if len(chosen) > MAX_QUANTILE_ROWS:
+        rng = stream(seed, "quantile_rows")
+        sample = np.sort(rng.choice(chosen, MAX_QUANTILE_ROWS, replace=False))
+    mean_watch_seconds = float(rows.watch_ms[chosen].mean()) / 1000
+    return Scales(
+        quantiles(rows.features["user_numeric"][sample], num_quantiles),
+        quantiles(rows.features["candidate_numeric"][sample, 0], num_quantiles),
+        mean_watch_seconds if mean_watch_seconds > 0 else 1.0,
+    )
+
+
+def _write_validation(metrics: Mapping[str, float], history: TrainingHistory, path: Path) -> None:
+    content = {**metrics, "best_epoch": history.best_epoch, "stop": history.stop}
+    path.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n", encoding="utf-8")

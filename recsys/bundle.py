@@ -1,0 +1,251 @@
+"""The directory that a server needs, and nothing else: arrays, ONNX graphs, JSON.
+
+A bundle is never changed after it is written. Its manifest holds the sha256 of every file, the
+hashes of what it was made from, and library versions; its id is the hash of the canonical
+manifest without id and signature. `load` verifies every byte before it parses any.
+
+    manifest.json       format, hashes, parents, versions, data_until, validation metrics, id
+    settings.json       the resolved configuration
+    catalogue/          items in row order: ids, item table, watch counts
+    vocabularies/NAME/  external values <-> embedding codes
+    candidates/         user_tower.onnx, item_vectors.npy
+    index/              what `recsys.index` saved
+    ranking/            ranker.onnx, calibration, feature spec, item feature tables (if ranked)
+    item_counters.npy   int64 [N, 5] as of data_until
+    popular.npy         int32 rows, the fallback when retrieval fails
+    warmup.json         user states that the server answers before it reports ready
+"""
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from recsys.artefacts import (
+    MANIFEST,
+    canonical_json,
+    hash_file,
+    hash_json,
+    list_files,
+    read_manifest,
+    write_manifest,
+)
+from recsys.candidates.user_tower import UserTower
+from recsys.data.catalogue import Catalogue
+from recsys.data.prepared import Prepared
+from recsys.data.vocabulary import Vocabulary
+from recsys.errors import ArtefactError, BundleError
+from recsys.index.base import Index, load_index
+from recsys.ranking.items import ItemFeatures
+from recsys.ranking.ranker import Ranker
+from recsys.settings import RecsysSettings
+
+KIND = "bundle"
+FORMAT = 1
+NUM_POPULAR = 1000
+LIBRARIES = ("numpy", "onnxruntime", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle; all large arrays are memory-mapped.
+
+    Args:
+        bundle_id: Hash of the manifest.
+        data_until: Moment up to which its counters count.
+        item_vectors: float32 [num_trained, D].
+        item_counters: int64 [N, 5], `ITEM_COUNTERS`.
+        popular: int32 [<= 1000], rows by decreasing recent watches.
+        ranker: None where the log has no watch time; items then stay in candidate order.
+        warmup_users: User states in the JSON form of `recsys.state_files`.
+    """
+
+    bundle_id: str
+    manifest: dict[str, Any]
+    settings: RecsysSettings
+    data_until: int
+    catalogue: Catalogue
+    vocabularies: dict[str, Vocabulary]
+    user_tower: UserTower
+    item_vectors: np.ndarray
+    index: Index
+    item_features: ItemFeatures
+    item_counters: np.ndarray
+    popular: np.ndarray
+    ranker: Ranker | None
+    warmup_users: list[dict[str, Any]]
+
+    @classmethod
+    def load(cls, directory: Path, *, public_key: Ed25519PublicKey | None = None) -> "Bundle":
+        """Verify a bundle, then load it.
+
+        Args:
+            directory: The bundle.
+            public_key: Demand a signature by its owner.
+
+        Raises:
+            BundleError: The directory is no bundle, of an unknown format, incomplete, altered,
+                or not signed as demanded.
+        """
+        manifest = verify_bundle(directory, public_key=public_key)
+        try:
+            return _parse(directory, manifest)
+        except (ArtefactError, OSError, ValueError, KeyError) as error:
+            raise BundleError(f"{directory}: verified, but not readable: {error}") from error
+
+
+def verify_bundle(directory: Path, *, public_key: Ed25519PublicKey | None = None) -> dict[str, Any]:
+    """Check a bundle's manifest, id, signature and every file; return the manifest.
+
+    Raises:
+        BundleError: With the name of the first thing that is wrong.
+    """
+    try:
+        manifest = read_manifest(directory, KIND, FORMAT)
+    except ArtefactError as error:
+        raise BundleError(str(error)) from None
+    if manifest.get("bundle_id") != bundle_id_of(manifest):
+        raise BundleError(
+            f"{directory / MANIFEST}: does not match its own bundle_id, so it was altered; copy "
+            f"the bundle anew"
+        )
+    if public_key is not None:
+        _check_signature(directory, manifest, public_key)
+    _check_files(directory, manifest["files"])
+    return manifest
+
+
+def bundle_id_of(manifest: Mapping[str, Any]) -> str:
+    """Return the hash of a manifest without its id and signature."""
+    return hash_json(_signed_part(manifest))
+
+
+def write_bundle(
+    target: Path,
+    *,
+    settings: RecsysSettings,
+    prepared: Prepared,
+    parts: Mapping[str, Path],
+    item_features: ItemFeatures,
+    popular: np.ndarray,
+    warmup_users: list[dict[str, Any]],
+    parents: Mapping[str, str],
+    metrics: Mapping[str, Any],
+    private_key: Ed25519PrivateKey | None = None,
+) -> dict[str, Any]:
+    """Assemble a bundle into an empty directory and return its manifest.
+
+    Args:
+        target: The directory.
+        settings: The resolved configuration.
+        prepared: Catalogue, vocabularies and counters.
+        parts: Name in the bundle -> file or directory to copy (`candidates/user_tower.onnx`...).
+        item_features: Tables of item features by catalogue row.
+        popular: int32 rows, most popular first.
+        warmup_users: JSON-able user states.
+        parents: Step -> identity of what this bundle was made from.
+        metrics: Validation metrics by stage.
+        private_key: Signs the manifest.
+    """
+    prepared.catalogue.save(target / "catalogue")
+    for name, vocabulary in prepared.vocabularies.items():
+        vocabulary.save(target / "vocabularies" / name)
+    for name, source in parts.items():
+        _copy(source, target / name)
+    item_features.save(target / "item_features")
+    np.save(target / "item_counters.npy", np.asarray(prepared.item_counters))
+    np.save(target / "popular.npy", popular.astype(np.int32))
+    _write_json(target / "settings.json", settings.model_dump(mode="json"))
+    _write_json(target / "warmup.json", warmup_users)
+    versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    manifest = write_manifest(
+        target,
+        KIND,
+        FORMAT,
+        data_until=prepared.data_until,
+        parents=dict(parents),
+        settings_hash=hash_json(settings.model_dump(mode="json")),
+        versions=versions,
+        metrics=dict(metrics),
+    )
+    manifest["bundle_id"] = bundle_id_of(manifest)
+    if private_key is not None:
+        manifest["signature"] = private_key.sign(canonical_json(_signed_part(manifest))).hex()
+    _write_json(target / MANIFEST, manifest)
+    return manifest
+
+
+def _signed_part(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key not in ("bundle_id", "signature")}
+
+
+def _check_signature(
+    directory: Path, manifest: Mapping[str, Any], public_key: Ed25519PublicKey
+) -> None:
+    try:
+        signature = bytes.fromhex(manifest.get("signature", ""))
+        public_key.verify(signature, canonical_json(_signed_part(manifest)))
+    except (InvalidSignature, ValueError):
+        raise BundleError(
+            f"{directory}: not signed by the expected key; sign it when it is made, or start the "
+            f"server with the key that it was signed with"
+        ) from None
+
+
+def _check_files(directory: Path, hashes: Mapping[str, str]) -> None:
+    present = {str(path) for path in list_files(directory)}
+    for name in sorted(present ^ set(hashes)):
+        fault = "is missing" if name in hashes else "is not in the manifest"
+        raise BundleError(f"{directory}: file {name!r} {fault}; copy the bundle anew")
+    for name, expected in sorted(hashes.items()):
+        if hash_file(directory / name) != expected:
+            raise BundleError(f"{directory}: file {name!r} was altered; copy the bundle anew")
+
+
+def _parse(directory: Path, manifest: dict[str, Any]) -> Bundle:
+    settings = RecsysSettings.model_validate_json((directory / "settings.json").read_text())
+    ranked = (directory / "ranking").is_dir()
+    return Bundle(
+        bundle_id=manifest["bundle_id"],
+        manifest=manifest,
+        settings=settings,
+        data_until=manifest["data_until"],
+        catalogue=Catalogue.load(directory / "catalogue"),
+        vocabularies={
+            path.name: Vocabulary.load(path)
+            for path in sorted((directory / "vocabularies").iterdir())
+        },
+        user_tower=UserTower(directory / "candidates" / "user_tower.onnx"),
+        item_vectors=_load(directory / "candidates" / "item_vectors.npy"),
+        index=load_index(directory / "index"),
+        item_features=ItemFeatures.load(directory / "item_features"),
+        item_counters=_load(directory / "item_counters.npy"),
+        popular=_load(directory / "popular.npy"),
+        ranker=Ranker.load(directory / "ranking") if ranked else None,
+        warmup_users=json.loads((directory / "warmup.json").read_text()),
+    )
+
+
+def _load(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,136 @@
+"""Which items may be returned for a request, and why the others may not."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.data.catalogue import Catalogue
+from recsys.errors import RequestError
+from recsys.requests import ItemFilter
+
+REASONS = ("", "watched", "excluded", "current", "unavailable", "filtered")
+"""Names of the codes that `Eligibility.reasons` gives; code 0 may be returned."""
+WATCHED, EXCLUDED, CURRENT, UNAVAILABLE, FILTERED = range(1, 6)
+FOREVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Restrictions:
+    """What one request rules out, in catalogue rows.
+
+    Args:
+        watched, excluded: int32, sorted rows.
+        current: Row of the item being watched, -1 none.
+        item_filter: See `ItemFilter`.
+        now: Microseconds since the epoch.
+    """
+
+    watched: np.ndarray
+    excluded: np.ndarray
+    current: int
+    item_filter: ItemFilter
+    now: int
+
+
+class Eligibility:
+    """Attributes of all items by row, for exact filters over any rows."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        table = catalogue.table
+        num_items = len(catalogue)
+        self._channel = _Coded(_column(table, "channel_id", pa.string()))
+        self._language = _Coded(_column(table, "language", pa.string()))
+        topics = _column(table, "topics", pa.list_(pa.string()))
+        self._topic = _Coded(pc.list_flatten(topics))
+        lengths = pc.fill_null(pc.list_value_length(topics), 0).to_numpy()
+        self._topic_item = np.repeat(np.arange(num_items), lengths)
+        self._duration_ms = _integers(table, "duration_ms", 0)
+        self._available_from = _integers(table, "available_from", -FOREVER)
+        self._available_until = _integers(table, "available_until", FOREVER)
+        self._num_items = num_items
+
+    def check(self, item_filter: ItemFilter) -> None:
+        """Refuse a filter on values that no item has.
+
+        Raises:
+            RequestError: Naming the field and the value.
+        """
+        for name, coded, wanted in (
+            ("topics", self._topic, item_filter.topics),
+            ("channel_ids", self._channel, item_filter.channel_ids),
+            ("languages", self._language, item_filter.languages),
+        ):
+            for value in sorted(wanted):
+                if value not in coded.code_of:
+                    raise RequestError(
+                        f"filter.{name}",
+                        f"expected values that some item has, got {value!r}; leave it out",
+                    )
+
+    def reasons(self, rows: np.ndarray, restrictions: Restrictions) -> np.ndarray:
+        """Say for each row why it may not be returned, 0 where it may.
+
+        Args:
+            rows: int [n], valid catalogue rows.
+            restrictions: What the request rules out.
+
+        Returns:
+            int8 [n], positions in `REASONS`; of several reasons the first in that order.
+        """
+        reasons = np.where(self._passes(rows, restrictions.item_filter), 0, FILTERED)
+        now = restrictions.now
+        available = (self._available_from[rows] <= now) & (now < self._available_until[rows])
+        reasons[~available] = UNAVAILABLE
+        reasons[rows == restrictions.current] = CURRENT
+        reasons[_is_in(rows, restrictions.excluded)] = EXCLUDED
+        reasons[_is_in(rows, restrictions.watched)] = WATCHED
+        return reasons.astype(np.int8)
+
+    def _passes(self, rows: np.ndarray, item_filter: ItemFilter) -> np.ndarray:
+        passes = np.ones(len(rows), bool)
+        if item_filter.channel_ids:
+            passes &= self._channel.matches(rows, item_filter.channel_ids)
+        if item_filter.languages:
+            passes &= self._language.matches(rows, item_filter.languages)
+        if item_filter.topics:
+            every = np.arange(len(self._topic.codes))
+            tagged = np.zeros(self._num_items, bool)
+            tagged[self._topic_item[self._topic.matches(every, item_filter.topics)]] = True
+            passes &= tagged[rows]
+        if item_filter.max_duration_ms is not None:
+            passes &= self._duration_ms[rows] <= item_filter.max_duration_ms
+        return passes
+
+
+class _Coded:
+    """A string column as integer codes."""
+
+    def __init__(self, column: pa.Array) -> None:
+        encoded = pc.dictionary_encode(column)
+        self.code_of = {value: code for code, value in enumerate(encoded.dictionary.to_pylist())}
+        self.codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+
+    def matches(self, positions: np.ndarray, wanted: Iterable[str]) -> np.ndarray:
+        codes = [self.code_of[value] for value in wanted if value in self.code_of]
+        return np.isin(self.codes[positions], codes)
+
+
+def _is_in(rows: np.ndarray, sorted_rows: np.ndarray) -> np.ndarray:
+    if len(sorted_rows) == 0:
+        return np.zeros(len(rows), bool)
+    found = np.minimum(np.searchsorted(sorted_rows, rows), len(sorted_rows) - 1)
+    return sorted_rows[found] == rows
+
+
+def _column(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
+    if name not in table.column_names:
+        return pa.nulls(len(table), kind)
+    return pc.cast(table[name].combine_chunks(), kind)
+
+
+def _integers(table: pa.Table, name: str, missing: int) -> np.ndarray:
+    column = _column(table, name, pa.int64())
+    return pc.fill_null(column, missing).to_numpy(zero_copy_only=False)

@@ -1,0 +1,137 @@
+"""The ranking stage of a request: features of its candidates, and their expected seconds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.bundle import Bundle
+from recsys.errors import BundleError
+from recsys.live_counters import LiveCounters
+from recsys.ranking.features import Queries, ranking_features
+from recsys.ranking.ranker import Ranker
+from recsys.ranking.spec import feature_names
+from recsys.retrieval import Candidates
+from recsys.user_views import UserViews
+
+RANKED_TOGETHER = 32
+"""Requests whose candidates are ranked in one run, to bound memory."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one request's candidates.
+
+    Args:
+        seconds: float32 [C], expected watch time.
+        features: Of each candidate, name -> value; empty unless asked for.
+    """
+
+    seconds: np.ndarray
+    features: list[dict[str, float | str]]
+
+
+class Scoring:
+    """Ranks candidates by expected watch time.
+
+    Args:
+        bundle: A bundle with a ranking net.
+        counters: Item counters as of now.
+    """
+
+    def __init__(self, bundle: Bundle, counters: LiveCounters) -> None:
+        if bundle.ranker is None:
+            raise BundleError(f"bundle {bundle.bundle_id}: expected a ranking net, found none")
+        self._ranker: Ranker = bundle.ranker
+        self._items = bundle.item_features
+        self._counters = counters
+
+    def score(
+        self, users: UserViews, candidates: Sequence[Candidates], *, explained: bool
+    ) -> list[Scored]:
+        """Score the candidates of every request.
+
+        Raises:
+            FloatingPointError: The net gave a score that is not finite.
+        """
+        starts = range(0, len(candidates), RANKED_TOGETHER)
+        together = [
+            np.arange(start, min(start + RANKED_TOGETHER, len(candidates))) for start in starts
+        ]
+        return [
+            scored
+            for positions in together
+            for scored in self._score_some(users, candidates, positions, explained)
+        ]
+
+    def _score_some(
+        self,
+        users: UserViews,
+        candidates: Sequence[Candidates],
+        positions: np.ndarray,
+        explained: bool,
+    ) -> list[Scored]:
+        chosen = [candidates[position] for position in positions]
+        features = self._features(users, chosen, positions)
+        seconds = self._ranker.score(features)["expected_seconds"]
+        scored = []
+        for row, each in enumerate(chosen):
+            own = seconds[row, : len(each.rows)]
+            if not np.isfinite(own).all():
+                raise FloatingPointError("the ranking net gave a score that is not finite")
+            named = self._named(features, row, len(each.rows)) if explained else []
+            scored.append(Scored(own, named))
+        return scored
+
+    def _features(
+        self, users: UserViews, candidates: Sequence[Candidates], positions: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        # Padding repeats row 0: rows do not see each other, and the padding's scores are cut off.
+        rows = _padded([each.rows for each in candidates], 0).astype(np.int32)
+        score = np.full(rows.shape, np.nan, np.float32)
+        rank = score
+        if self._ranker.spec.retrieval_trained:
+            score = _padded([each.scores for each in candidates], np.nan).astype(np.float32)
+            rank = np.broadcast_to(np.arange(rows.shape[1], dtype=np.float32), rows.shape)
+        queries = Queries(
+            user=positions,
+            moment=users.moment[positions],
+            has_time=users.has_time[positions],
+            codes={name: codes[positions] for name, codes in users.codes.items()},
+            numeric={name: values[positions] for name, values in users.numeric.items()},
+            retrieval_score=score,
+            retrieval_rank=rank,
+        )
+        return ranking_features(
+            queries,
+            rows,
+            users.timelines,
+            users.histories,
+            self._items,
+            self._counters.of_items(rows),
+            self._counters.of_channels(rows),
+            self._ranker.spec,
+        )
+
+    def _named(
+        self, features: dict[str, np.ndarray], row: int, num_candidates: int
+    ) -> list[dict[str, float | str]]:
+        names = feature_names(self._ranker.spec)
+        user = dict(zip(names["user_numeric"], features["user_numeric"][row].tolist(), strict=True))
+        return [
+            _known(user | dict(zip(names["candidate_numeric"], values.tolist(), strict=True)))
+            for values in features["candidate_numeric"][row, :num_candidates]
+        ]
+
+
+def _known(features: dict[str, float]) -> dict[str, float | str]:
+    return {name: value for name, value in features.items() if value == value}
+
+
+def _padded(columns: Sequence[np.ndarray], padding: float) -> np.ndarray:
+    """Stack arrays of different lengths [C_i] into [Q, max C_i]."""
+    width = max((len(column) for column in columns), default=1)
+    out = np.full((len(columns), width), padding, np.float64)
+    for row, column in enumerate(columns):
+        out[row, : len(column)] = column
+    return out
