@@ -30,7 +30,7 @@ NUM_COMPARED_QUERIES = 200
 MAX_COMPARED = 60_000
 """Larger catalogues are not indexed again by other kinds only for the plot."""
 COMPARED_KINDS = ("ivf_sq8", "hnsw", "lsh")
-PROBE_SHARES = (1 / 64, 1 / 16, 1 / 4)
+PROBE_SHARES = (1 / 32, 1 / 8, 1 / 4, 1 / 2)
 EF_SEARCHES = (50, 100, 400)
 
 

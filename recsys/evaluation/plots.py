@@ -7,12 +7,15 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 OURS, TRUE, OTHER, INK = "#2458a6", "#d97a26", "#a9b4c2", "#39424e"
 SERIES = (OURS, TRUE, "#3f8f6b", "#8a5aa8", "#b04848", "#5c6b7a")
+LONG_TAIL = 10
+"""Times the middle edge from which on the last one makes a linear axis unreadable."""
 STYLE = {
     "axes.edgecolor": "#c3cad3",
     "axes.grid": True,
@@ -69,7 +72,9 @@ def events_by_day(days: Sequence[str], counts: Mapping[str, Sequence[int]]) -> D
             axes.plot(moments, values, color=colour, label=name, marker="o", markersize=2.5)
         axes.set_title("Events by day")
         axes.set_ylim(bottom=0)
-        axes.tick_params(axis="x", rotation=30)
+        locator = AutoDateLocator(maxticks=6)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.legend()
 
@@ -91,6 +96,9 @@ def distributions(title: str, edges: Sequence[float], counts: Mapping[str, Seque
             share = np.asarray(values) / max(np.sum(values), 1)
             axes.stairs(share, edges, fill=True, color=colour, alpha=0.22)
             axes.stairs(share, edges, color=colour, label=name, linewidth=1.4)
+        if edges[-1] > LONG_TAIL * max(edges[len(edges) // 2], 1):
+            axes.set_xscale("symlog", linthresh=max(edges[1], 1))
+            axes.xaxis.set_major_formatter("{x:g}")
         axes.set_title(title)
         axes.set_xlabel("seconds")
         axes.set_ylabel("share")
@@ -192,7 +200,7 @@ def index_trade_off(measured: Sequence[Mapping[str, Any]]) -> Draw:
             edgecolors=INK,
             label="served",
         )
-        axes.set_xscale("log")
+        axes.set_xlim(left=0)
         axes.set_title("Index: recall against speed")
         axes.set_xlabel("milliseconds a query")
         axes.set_ylabel("recall")

@@ -114,7 +114,7 @@ def _training(figures: Figures) -> Section:
     for stage, curves in figures.get("training", {}).items():
         if curves and curves.get("epochs"):
             panels = plots.training_curves(stage, curves["epochs"], curves["best_epoch"])
-            drawn += _draw(panels, columns=3, height=2.6)
+            drawn += _draw(panels, columns=_columns(panels), height=2.6)
     return {"plots": drawn}
 
 
@@ -143,7 +143,7 @@ def _comparison(figures: Figures, stage: str, belongs: Callable[[str], bool]) ->
     height = 0.9 + 0.3 * len(systems)
     return {
         "lines": ["Intervals: 95 %, users resampled."] if figures[stage].get("intervals") else [],
-        "plots": _draw(panels, columns=3, height=height),
+        "plots": _draw(panels, columns=_columns(panels), height=height),
         "table": {
             "columns": list(systems),
             "rows": [
@@ -223,6 +223,11 @@ def _draw(panels: list[plots.Draw], *, columns: int = 2, height: float = 2.9) ->
     return [plots.side_by_side(panels, columns=columns, height=height)] if panels else []
 
 
+def _columns(panels: list[plots.Draw]) -> int:
+    """Return three columns, or two where that fills the rows."""
+    return 2 if len(panels) in (2, 4) else 3
+
+
 def _facts(title: str, values: Mapping[str, Any]) -> dict[str, Any]:
     rows = [(name.replace("_", " "), _number(value)) for name, value in values.items()]
     return {"title": title, "rows": rows}
@@ -241,6 +246,8 @@ def _cell(system: str, metrics: Mapping[str, Any], metric: str) -> dict[str, Any
 
 def _metric(value: float | None) -> str:
     """Spell a metric with three digits behind the point or more, so that columns compare."""
+    if isinstance(value, int):
+        return f"{value:,}"
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.4f}" if abs(value) < 1 else f"{value:,.3f}"
