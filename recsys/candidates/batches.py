@@ -6,6 +6,7 @@ sequences carry many examples. Sequences of similar length stand in one batch: s
 little is padded.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,8 +17,9 @@ from recsys.candidates.sequences import Labels, Sequences
 from recsys.core.random import stream
 from recsys.settings import CandidateSettings
 
-SHORTEST = 8
-"""Length of the sequences in the first bucket; each further bucket doubles it."""
+SMALLEST, GROWTH = 8, 1.25
+"""The first size of an axis, and from each size to the next. Doubling would give fewer shapes to
+compile, but leave 40 % of the work to padding."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,15 @@ class _Plan:
         start: int64 [R + 1]; row r owns `label[start[r]:start[r + 1]]`.
         user: int64 [R].
         last: int64 [R], watches known at the newest label of the row.
-        bucket: int64 [R].
-        batches: (bucket, rows) in the order of training.
+        length: int64 [R], watches that the labels of the row need.
+        batches: (P, rows) in the order of training.
     """
 
     label: np.ndarray
     start: np.ndarray
     user: np.ndarray
     last: np.ndarray
-    bucket: np.ndarray
+    length: np.ndarray
     batches: list[tuple[int, np.ndarray]]
 
 
@@ -65,14 +67,15 @@ class TrainingBatches:
         self._labels = labels.take(np.argsort(labels.user, kind="stable"))
         self._sampler = sampler
         self._piece = _pieces(self._labels, settings.max_sequence_length)
-        self._shapes = _bucket_shapes(settings)
+        self._lengths = _sizes(settings.max_sequence_length + max(settings.windows))
+        self._widths = _sizes(settings.max_positions_per_user)
 
     def __call__(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield the batches of an epoch."""
         plan = self._plan(epoch)
         rng = stream(self._seed, "negatives", epoch)
-        for bucket, rows in plan.batches:
-            batch = self._batch(plan, bucket, rows)
+        for num_positions, rows in plan.batches:
+            batch = self._batch(plan, num_positions, rows)
             if self._sampler is not None:
                 negatives, log_expected = self._sampler.sample(self._settings.negatives, rng)
                 batch |= {"negatives": negatives, "log_expected_counts": log_expected}
@@ -91,34 +94,29 @@ class TrainingBatches:
         known = self._labels.known_watches[label]
         last = np.maximum.reduceat(known, first) if len(first) else known
         earliest = np.minimum.reduceat(known, first) if len(first) else known
-        needed = last - np.maximum(earliest - max(self._settings.windows), 0)
-        bucket = self._buckets(needed, np.diff(start))
-        batches = self._group(bucket, rng)
-        return _Plan(label, start, self._labels.user[label[first]], last, bucket, batches)
+        length = last - np.maximum(earliest - max(self._settings.windows), 0)
+        batches = self._group(np.diff(start), rng)
+        return _Plan(label, start, self._labels.user[label[first]], last, length, batches)
 
-    def _buckets(self, length: np.ndarray, num_labels: np.ndarray) -> np.ndarray:
-        """Return the first bucket that holds each row's history and labels."""
-        lengths = [shape[0] for shape in self._shapes]
-        widths = [shape[1] for shape in self._shapes]
-        by_labels = np.searchsorted(widths, num_labels)
-        return np.maximum(np.searchsorted(lengths, length), by_labels)
-
-    def _group(self, bucket: np.ndarray, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
-        """Cut each bucket into batches of random rows; return them in random order."""
+    def _group(
+        self, num_labels: np.ndarray, rng: np.random.Generator
+    ) -> list[tuple[int, np.ndarray]]:
+        """Make batches of random rows with about as many labels; return them in random order."""
+        bucket = np.searchsorted(self._widths, num_labels)
         batches = []
-        for number, (_, num_positions) in enumerate(self._shapes):
+        for number, num_positions in enumerate(self._widths):
             rows = rng.permutation(np.flatnonzero(bucket == number))
             size = self._num_rows(num_positions)
-            batches += [(number, rows[i : i + size]) for i in range(0, len(rows), size)]
+            batches += [(num_positions, rows[i : i + size]) for i in range(0, len(rows), size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def _num_rows(self, num_positions: int) -> int:
-        """Return B: short sequences come in larger batches, so that steps have equal work."""
+        """Return B: rows of few labels come in larger batches, so that steps have equal work."""
         settings = self._settings
         return settings.training.batch_size * settings.max_positions_per_user // num_positions
 
-    def _batch(self, plan: _Plan, bucket: int, rows: np.ndarray) -> dict[str, np.ndarray]:
-        length, num_positions = self._shapes[bucket]
+    def _batch(self, plan: _Plan, num_positions: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+        length = self._lengths[np.searchsorted(self._lengths, plan.length[rows].max())]
         num_rows = self._num_rows(num_positions)
         user, last = _pad(plan.user[rows], num_rows), _pad(plan.last[rows], num_rows)
         begin, end = _pad(plan.start[rows], num_rows), _pad(plan.start[rows + 1], num_rows)
@@ -204,14 +202,13 @@ def _choose(
     return order[rank < max_labels]
 
 
-def _bucket_shapes(settings: CandidateSettings) -> list[tuple[int, int]]:
-    """Return (T, P) of each bucket, both ascending; the last holds every row."""
-    longest = settings.max_sequence_length + max(settings.windows)
-    shapes, length = [], SHORTEST
-    while length < longest:
-        shapes.append((length, min(settings.max_positions_per_user, length)))
-        length *= 2
-    return [*shapes, (longest, settings.max_positions_per_user)]
+def _sizes(largest: int) -> list[int]:
+    """Return the sizes that an axis may have, ascending, up to the largest."""
+    sizes, size = [], SMALLEST
+    while size < largest:
+        sizes.append(size)
+        size = math.ceil(size * GROWTH)
+    return [*sizes, largest]
 
 
 def _pad(values: np.ndarray, length: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from recsys.data.as_of import AsOf
 from recsys.data.timelines import Timelines
 
 NEVER = -1
-_NUM_MARKS = 1 << 20
+MARKS_PER_QUERY = 16
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def _may_be_asked_for(keys: np.ndarray, query_keys: np.ndarray) -> np.ndarray:
     Sorting costs far more than this look into a table of marks, and most of a log's events are
     with items that no query of the shard asks about.
     """
-    marks = np.zeros(_NUM_MARKS, np.bool_)
-    marks[query_keys % _NUM_MARKS] = True
-    return marks[keys % _NUM_MARKS]
+    marks = np.zeros(MARKS_PER_QUERY * len(query_keys) + 1, np.bool_)
+    marks[query_keys % len(marks)] = True
+    return marks[keys % len(marks)]
 
 
 def _past(

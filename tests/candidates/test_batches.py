@@ -109,7 +109,7 @@ def test_batches_have_few_shapes_and_the_dtypes_of_the_model():
             shapes.add(batch["history"].shape + batch["labels"].shape)
             assert batch["history"].max() <= NUM_ITEMS
             assert (batch["positions"] <= batch["history"].shape[1]).all()
-    assert len(shapes) <= 3 < count
+    assert len(shapes) <= 5 < count
     dtypes = {name: str(values.dtype) for name, values in batch.items()}
     assert dtypes == {
         "history": "int32",

@@ -1,5 +1,7 @@
 """Shards joined: users numbered through, labels picked, ages of examples."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,17 @@ def test_newest_labels_know_what_was_known_strictly_before(moment, known):
     for user, count in enumerate(known):
         expected = part[1].context["country"][part[0].offsets[user] + count - 1] if count else 0
         assert labels.context[user, 0] == expected
+
+
+def test_newest_labels_know_tokens_strictly_before():
+    histories, examples = shard_of([[0, 1, 2], [3, 4]])
+    searched = replace(
+        examples,
+        token_offsets=np.array([0, 3, 4]),
+        token=np.array([1, 2, 3, 4], np.int32),
+        token_moment=np.array([0, 1, 5, 1]),
+    )
+    labels = newest_labels((histories, searched), settings_of(), 1)
+    assert labels.known_tokens.tolist() == [1, 0]
+    later = newest_labels((histories, searched), settings_of(), 2)
+    assert later.known_tokens.tolist() == [2, 1]

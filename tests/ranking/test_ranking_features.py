@@ -171,6 +171,26 @@ def test_user_columns_equal_a_count_event_by_event(world, asked):
         assert found == pytest.approx(mean, rel=1e-6)
 
 
+def test_time_since_the_last_watch_is_unknown_unless_that_has_a_time(world, asked):
+    found = column(world, compute(world, asked), "user_seconds_since_watch")
+    timelines, queries = world.timelines, asked[0]
+    for row, (user, moment) in enumerate(zip(queries.user, queries.moment, strict=True)):
+        own = np.arange(timelines.offsets[user], timelines.offsets[user + 1])
+        known = own[timelines.is_watch[own] & (timelines.outcome_moment[own] < moment)]
+        newest = max(known, key=lambda event: timelines.outcome_moment[event], default=None)
+        if newest is None or not timelines.has_time[newest] or not queries.has_time[row]:
+            assert np.isnan(found[row])
+        else:
+            assert found[row] == (moment - timelines.outcome_moment[newest]) / SECOND
+
+
+def test_untimed_watches_give_no_time_since(world, asked):
+    queries, *rest = asked
+    early = dataclasses.replace(queries, moment=np.where(queries.has_time, NOON, 3))
+    found = column(world, compute(world, (early, *rest)), "user_seconds_since_watch")
+    assert np.isnan(found).all()
+
+
 def test_item_counters_become_shrunk_rates(world, asked):
     counters = np.zeros((NUM_QUERIES, NUM_CANDIDATES, 5), np.int64)
     counters[:] = [30, 20, 15, 5, 60_000]
@@ -204,9 +224,7 @@ def test_unknown_duration_age_and_scores_are_missing(world, asked):
     features = compute(world, (queries, *rest))
     unknown = world.items.duration_ms[rest[0]] < 0
     assert unknown.any()
-    np.testing.assert_array_equal(
-        np.isnan(column(world, features, "duration_seconds")), unknown
-    )
+    np.testing.assert_array_equal(np.isnan(column(world, features, "duration_seconds")), unknown)
     age = column(world, features, "item_age_seconds")
     np.testing.assert_array_equal(
         np.isnan(age), (world.items.upload_time[rest[0]] < 0) | ~queries.has_time[:, None]

@@ -51,7 +51,8 @@ class FakeRecommender:
         ids = [f"i{n}" for n in range(NUM_ITEMS) if f"i{n}" not in gone][: request.num_items]
         why = Explanation(0.5, 3, {"age": 7.0, "topic": "cats"}) if request.explained else None
         items = tuple(RankedItem(item_id, 12.5, "candidate_net", why) for item_id in ids)
-        return Recommendation(items, (), {"watched": len(gone)}, {"rank": 0.001})
+        dropped = {"watched": len(gone)}
+        return Recommendation(items, dropped=dropped, stage_seconds={"rank": 0.001})
 
     def similar_items(self, item_id, num_items):
         if item_id != "i0":

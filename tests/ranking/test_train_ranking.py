@@ -1,0 +1,154 @@
+"""The whole step on a world of which the answer is known: item k is watched (k + 1) x 5 s."""
+
+import json
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines import train_ranking
+from pipelines.prepare import prepare
+from recsys.data.examples import TEST, TRAINING, VALIDATION
+from recsys.data.prepared import load_prepared
+from recsys.errors import DataError
+from recsys.ranking.items import ItemFeatures
+from recsys.ranking.predictions import feature_matrix, ranking_predictions
+from recsys.ranking.ranker import Ranker
+from recsys.ranking.rows import map_rows, rows_by_shard
+from recsys.settings import (
+    DataSettings,
+    RankingSettings,
+    RecsysSettings,
+    SplitSettings,
+    TrainingSettings,
+    WatchRule,
+)
+from tests.worlds import START, as_log
+
+NUM_USERS, NUM_ITEMS, LENGTH = 60, 6, 30
+DAYS = 10
+
+SETTINGS = RecsysSettings(
+    name="constant watch",
+    data=DataSettings(source="table", shards=2, processes=1, watch=WatchRule(min_ms=15_000)),
+    split=SplitSettings(kind="time", validation_from="2026-01-08", test_from="2026-01-09"),
+    ranking=RankingSettings(
+        user_categorical=("surface",),
+        item_categorical=("channel_id",),
+        hidden=(32, 16),
+        max_embedding_width=4,
+        training=TrainingSettings(
+            batch_size=64, max_epochs=6, learning_rate=1e-2, tensorboard=False
+        ),
+    ),
+)
+
+
+def world_log():
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(NUM_USERS), LENGTH)
+    item = rng.integers(0, NUM_ITEMS, len(user))
+    minutes = rng.integers(0, DAYS * 24 * 60, len(user))
+    times = [START + timedelta(minutes=int(minute)) for minute in minutes]
+    events = pa.table(
+        {
+            "user_id": [f"u{number}" for number in user],
+            "item_id": [f"i{number}" for number in item],
+            "event_time": pa.array(times, pa.timestamp("us", tz="UTC")),
+            "watch_ms": pa.array((item + 1) * 5000, pa.int64()),
+            "surface": ["home" if even else "search" for even in user % 2 == 0],
+        }
+    )
+    items = pa.table(
+        {
+            "item_id": [f"i{number}" for number in range(NUM_ITEMS)],
+            "channel_id": [f"c{number % 2}" for number in range(NUM_ITEMS)],
+            "duration_ms": pa.array([20_000] * NUM_ITEMS, pa.int64()),
+        }
+    )
+    return as_log(events, items=items)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    out = tmp_path_factory.mktemp("prepared")
+    prepare(world_log(), SETTINGS, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ranking")
+    train_ranking.main(SETTINGS, prepared, out)
+    return out
+
+
+def test_step_writes_what_a_bundle_takes(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {
+        "ranker.onnx",
+        "calibration.json",
+        "features.json",
+        "validation.json",
+        "curves.json",
+        "checkpoint.npz",
+    }
+
+
+def test_net_learns_the_watch_time_of_each_item(trained, prepared):
+    found = ranking_predictions(SETTINGS.ranking, load_prepared(prepared), trained, TEST)
+    seconds = found.watch_ms / 1000
+    assert len(seconds) > 100
+    assert np.abs(found.median_seconds - seconds).mean() < 2
+    assert np.abs(found.expected_seconds - seconds).mean() < 3
+    assert found.expected_seconds.sum() == pytest.approx(seconds.sum(), rel=0.05)
+    completed = found.completed == 1
+    np.testing.assert_array_equal(completed, found.watch_ms >= 20_000)
+    assert found.completion[completed].min() > found.completion[~completed].max()
+
+
+def test_validation_metrics_are_those_of_the_exported_net(trained, prepared):
+    written = json.loads((trained / "validation.json").read_text())
+    found = ranking_predictions(SETTINGS.ranking, load_prepared(prepared), trained, VALIDATION)
+    seconds = found.watch_ms / 1000
+    error = np.abs(found.median_seconds - seconds).mean()
+    assert written["mae_seconds"] == pytest.approx(error, rel=1e-3)
+    assert written["seconds_ratio"] == pytest.approx(1, abs=1e-6)
+    ratio = found.expected_seconds.sum(dtype=np.float64) / seconds.sum()
+    assert ratio == pytest.approx(1, abs=1e-3)
+
+
+def test_log_without_scores_of_the_candidate_stage_says_so(trained):
+    assert Ranker.load(trained).spec.retrieval_trained is False
+
+
+def test_mapped_rows_equal_the_shards_one_after_the_other(trained, prepared, tmp_path):
+    log, spec = load_prepared(prepared), Ranker.load(trained).spec
+    items = ItemFeatures.build(log.catalogue, log.vocabularies, SETTINGS.ranking)
+    mapped = map_rows(log, items, spec, (TRAINING, TEST), tmp_path)
+    parts = list(rows_by_shard(log, items, spec, (TRAINING, TEST)))
+    assert set(mapped.split) == {TRAINING, TEST}
+    for name in ("user", "item", "watch_ms", "completed"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(getattr(mapped, name), joined)
+    for name, values in mapped.features.items():
+        np.testing.assert_array_equal(values, np.concatenate([p.features[name] for p in parts]))
+    assert len(np.unique(mapped.user)) == NUM_USERS
+
+
+def test_feature_matrix_names_every_column(trained, prepared):
+    matrix = feature_matrix(SETTINGS.ranking, load_prepared(prepared), trained, TRAINING)
+    assert matrix.values.shape == (len(matrix.watch_ms), len(matrix.names))
+    item = matrix.values[:, matrix.names.index("item_id")]
+    assert matrix.names.index("item_id") in matrix.categorical
+    # Items never watched for long are not trained, and share code 0.
+    assert sorted(set(item)) == [0, 1, 2, 3, 4]
+    for code in (1, 2, 3, 4):
+        assert len(set(matrix.watch_ms[item == code])) == 1
+
+
+def test_log_without_validation_rows_is_refused(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_ranking, "VALIDATION", 9)
+    with pytest.raises(DataError, match="validation part of the log has no impression"):
+        train_ranking.main(SETTINGS, prepared, tmp_path)
