@@ -5,10 +5,11 @@ the validation (early stopping only; the net learns from neither), and the histo
 test holds the validation watch. Full ranking of all 3,416 items, no sampled metrics; a tie counts
 against the target. `_filtered` leaves out what the user has watched, `_unfiltered` does not.
 
-    python -m benchmarks.candidates_ml1m --data DIR [--windows 50] [--seeds 0,1,2] [--json]
+    python -m benchmarks.candidates_ml1m [--data DIR] [--windows 50] [--seeds 0,1,2] [--json]
 
-`--windows 50` is the bag of the 2016 paper. Everything else is as in pipelines/configs/ml1m.toml,
-unless `--set candidates.KEY=VALUE` says otherwise. Figures are means over the seeds; popularity
+`--windows 50` is the bag of the 2016 paper, with the settings that suit it
+(pipelines/configs/ml1m_2016.toml); everything else runs with those of ml1m.toml, unless
+`--set candidates.KEY=VALUE` says otherwise. Figures are means over the seeds; popularity
 is ranked beside them.
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.output import print_result
+from benchmarks.real_logs import find_logs
 from pipelines.config import load_settings
 from pipelines.prepare import prepare
 from pipelines.train_candidates import new_model, train_model
@@ -32,7 +34,7 @@ from recsys.data.sources import open_log
 from recsys.errors import DataError
 from recsys.settings import RecsysSettings
 
-CONFIG = Path(__file__).parents[1] / "pipelines" / "configs" / "ml1m.toml"
+CONFIGS = Path(__file__).parents[1] / "pipelines" / "configs"
 NUM_USERS, NUM_ITEMS, NUM_EVENTS = 6040, 3416, 999_611
 PROTOCOL = "ML-1M P1: leave-one-out, full ranking over 3,416 items, ties against the target"
 
@@ -63,12 +65,13 @@ def main() -> None:
 
 def _settings(arguments: argparse.Namespace) -> RecsysSettings:
     overrides = [
-        f"data.path={arguments.data / 'ml-1m'}",
+        f"data.path={find_logs(arguments.data) / 'ml-1m'}",
         f"candidates.encoder={arguments.encoder}",
         f"candidates.windows=[{arguments.windows}]",
         "candidates.training.tensorboard=false",
     ]
-    return load_settings(CONFIG, [*overrides, *arguments.set])
+    name = "ml1m_2016.toml" if arguments.windows == "50" else "ml1m.toml"
+    return load_settings(CONFIGS / name, [*overrides, *arguments.set])
 
 
 def _prepared(settings: RecsysSettings, directory: Path) -> Prepared:
@@ -138,7 +141,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds ml-1m/")
+    parser.add_argument("--data", type=Path, help="folder that holds ml-1m/")
     parser.add_argument("--encoder", choices=["bag"], default="bag")
     parser.add_argument("--windows", default="1,3,10,20,50", help="newest watches averaged")
     parser.add_argument("--seeds", default="0", help="one training each")
