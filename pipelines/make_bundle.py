@@ -19,6 +19,7 @@ from recsys.state import UserState
 from recsys.state_files import state_to_json
 
 NUM_WARMUP_USERS = 16
+NUM_WARMUP_EVENTS = 100
 RECENT_SHARE = 0.2
 """The fallback list counts the newest fifth of the known watches: what is popular lately."""
 
@@ -74,12 +75,15 @@ def _warmup_states(prepared: Prepared) -> Iterator[UserState]:
     for number, state in enumerate(user_states(prepared, prepared.shards[0])):
         if number == NUM_WARMUP_USERS:
             return
-        newest = state.events.take(slice(-100, None))
-        yield replace(state.as_of(prepared.data_until), events=newest)
+        known = state.as_of(prepared.data_until)
+        yield replace(known, events=known.events.take(slice(-NUM_WARMUP_EVENTS, None)))
 
 
 def _validation_metrics(paths: RunPaths, ranked: bool) -> dict[str, Any]:
-    metrics: dict[str, Any] = {"index": json.loads((paths.index / "index.json").read_text())}
+    metrics: dict[str, Any] = {
+        "candidates": json.loads((paths.candidates / "model.json").read_text())["validation"],
+        "index": json.loads((paths.index / "index.json").read_text()),
+    }
     if ranked:
         metrics["ranking"] = json.loads((paths.ranking / "validation.json").read_text())
     return metrics

@@ -125,16 +125,11 @@ class Recommender:
         if row < 0:
             return {"item_id": item_id, "found": False, "reason": "not in the catalogue"}
         users = view_users([request], self._bundle)
-        reason = self._eligibility.reasons(np.array([row]), self._restrictions(request, users, 0))
-        facts = self._standing(request, users, row)
-        if reason[0]:
-            removed = f"removed: {REASONS[reason[0]]}"
-            return {"item_id": item_id, "found": False, "reason": removed, **facts}
-        answer = self.recommend([request])[0]
-        ids = [item.item_id for item in answer.items]
+        facts = {"item_id": item_id, **self._standing(request, users, row)}
+        ids = [item.item_id for item in self.recommend([request])[0].items]
         if item_id in ids:
-            return {"item_id": item_id, "found": True, "position": ids.index(item_id), **facts}
-        return {"item_id": item_id, "found": False, "reason": "ranked below the page", **facts}
+            return {**facts, "found": True, "position": ids.index(item_id)}
+        return {**facts, "found": False, "reason": self._why_missing(request, users, row)}
 
     def count_events(self, events: UserEvents, *, sign: int = 1) -> None:
         """Add events to the item counters (or take them back with `sign` -1).
@@ -230,6 +225,16 @@ class Recommender:
         per_request = trace.seconds["rank"] / len(requests)
         self._ranker_seconds += 0.1 * (per_request - self._ranker_seconds)
         return list(scored)
+
+    def _why_missing(self, request: Request, users: UserViews, row: int) -> str:
+        restrictions = self._restrictions(request, users, 0)
+        reason = self._eligibility.reasons(np.array([row]), restrictions)[0]
+        if reason:
+            return f"removed: {REASONS[reason]}"
+        if row in self.candidates([request])[0].rows:
+            return "a candidate, but ranked below the page"
+        num_candidates = self._bundle.settings.serving.num_candidates
+        return f"not among the best {num_candidates} candidates"
 
     def _standing(self, request: Request, users: UserViews, row: int) -> dict[str, object]:
         """Return an item's score and rank among all trained items, before any removal."""

@@ -241,6 +241,14 @@ def test_explanation_names_position_or_reason(recommender, states):
         replace(request, excluded_item_ids=frozenset({explained.item_id})), explained.item_id
     )
     assert out["reason"] == "removed: excluded"
+    candidates = recommender.bundle.catalogue.item_ids(recommender.candidates([request])[0].rows)
+    below = next(item for item in candidates if item not in ids(answer))
+    assert "below the page" in recommender.explain_item(request, below)["reason"]
+    everything = recommender.recommend([replace(request, num_items=150)])[0]
+    gone = set(recommender.bundle.catalogue.item_ids(np.arange(60))) - set(ids(everything))
+    reasons = {recommender.explain_item(request, item)["reason"] for item in gone}
+    assert reasons <= {"removed: watched", "not among the best 60 candidates"}
+    assert "not among the best 60 candidates" in reasons
 
 
 def test_no_request_gives_no_answer(recommender):
