@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
-from recsys.errors import BundleError
+from recsys.core.onnx_session import load_session
 
 OUTPUT = "user_vectors"
 
@@ -20,16 +19,7 @@ class UserTower:
     """
 
     def __init__(self, path: Path, *, num_threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime raises a family of its own, without a base
-            raise BundleError(f"{path}: ONNX Runtime cannot load the user tower: {error}") from None
+        self._session = load_session(path, num_threads=num_threads)
         self.input_names = tuple(value.name for value in self._session.get_inputs())
 
     def vectors(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
-from recsys.errors import BundleError
+from recsys.core.onnx_session import load_session
 from recsys.ranking.calibration import Calibration
 from recsys.ranking.heads import head_values
 from recsys.ranking.spec import FeatureSpec
@@ -28,16 +27,7 @@ class Ranker:
     def __init__(
         self, graph: Path, spec: FeatureSpec, calibration: Calibration, *, num_threads: int = 1
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime raises a family of its own, without a base
-            raise BundleError(f"{graph}: ONNX Runtime cannot load the ranker: {error}") from None
+        self._session = load_session(graph, num_threads=num_threads)
         self._input_names = tuple(value.name for value in self._session.get_inputs())
         self._calibration = calibration
         self.spec = spec

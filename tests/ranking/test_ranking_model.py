@@ -193,7 +193,7 @@ def test_broken_graph_is_refused(tmp_path, net):
     (tmp_path / "ranker.onnx").write_bytes(b"nonsense")
     model.spec.save(tmp_path / "features.json")
     Calibration(1.0, (1.0,), None).save(tmp_path / "calibration.json")
-    with pytest.raises(BundleError, match="cannot load the ranker"):
+    with pytest.raises(BundleError, match="cannot load it"):
         Ranker.load(tmp_path)
 
 
