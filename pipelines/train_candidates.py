@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 
 from recsys.candidates.batches import TrainingBatches
 from recsys.candidates.export import export_user_tower, tower_inputs
+from recsys.candidates.item_features import hashed_features
 from recsys.candidates.model import CandidateModel, CandidateSizes
 from recsys.candidates.negatives import NegativeSampler
+from recsys.candidates.popularity import RecentPopularity
 from recsys.candidates.sequences import (
     Labels,
     Sequences,
@@ -30,7 +32,7 @@ from recsys.core.random import stream
 from recsys.core.training import TrainingHistory, train
 from recsys.data.examples import TRAINING, VALIDATION
 from recsys.data.prepared import Prepared, Shard, load_prepared
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.progress import track
 from recsys.settings import CandidateSettings, RecsysSettings
 
@@ -49,7 +51,7 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     model = new_model(log, settings.candidates, seed=settings.seed)
     history, validation = train_model(model, log, out, seed=settings.seed)
     export_user_tower(model, validation.inputs, out / "user_tower.onnx")
-    np.save(out / "item_vectors.npy", model.item_vectors())
+    np.save(out / "item_vectors.npy", item_vectors(model, log))
     _write_user_vectors(model, log, out / "user_vectors.parquet")
     description = json.dumps(_describe(model, history), sort_keys=True, indent=1)
     (out / "model.json").write_text(description + "\n", encoding="utf-8")
@@ -59,7 +61,8 @@ def new_model(log: Prepared, settings: CandidateSettings, *, seed: int) -> Candi
     """Return an untrained net with the tables that the log needs."""
     context = {name: log.vocabularies[name].num_codes for name in settings.context}
     num_tokens = log.vocabularies["search_token"].num_codes
-    sizes = CandidateSizes(log.catalogue.num_trained, num_tokens, context)
+    features = hashed_features(log.catalogue.table, settings)
+    sizes = CandidateSizes(log.catalogue.num_trained, num_tokens, context, features)
     return CandidateModel(settings, sizes, seed=seed)
 
 
@@ -76,9 +79,12 @@ def train_model(
     sampler = None
     if settings.loss == "sampled_softmax":
         counts = np.asarray(log.catalogue.watch_counts[: log.catalogue.num_trained])
-        sampler = NegativeSampler(settings.negative_distribution, counts)
-    batches = TrainingBatches(sequences, training, settings, sampler, seed=seed)
-    ranking = ValidationRanking(sequences, validation, settings)
+        sampler = NegativeSampler(settings.negatives, counts)
+    popularity = recent_popularity(log, settings)
+    batches = TrainingBatches(
+        sequences, training, settings, sampler, popularity=popularity, seed=seed
+    )
+    ranking = ValidationRanking(sequences, validation, settings, popularity=popularity)
     bulk_tower = BulkTower(model)
     history = train(
         model,
@@ -94,6 +100,43 @@ def train_model(
         num_batches=batches.num_batches(),
     )
     return history, ranking
+
+
+def item_vectors(model: CandidateModel, log: Prepared) -> np.ndarray:
+    """Return the vectors that are served, as of `data_until`: float32 [n, D']."""
+    vectors, popularity = model.item_vectors(), recent_popularity(log, model.settings)
+    if popularity is None:
+        return vectors
+    log_counts = np.zeros((len(vectors), len(model.settings.popularity_hours)), np.float32)
+    step = popularity.steps(np.array([log.data_until]))
+    trained = np.arange(popularity.num_items)
+    log_counts[: len(trained)] = popularity.log_counts(trained, step)
+    return np.concatenate([vectors, log_counts], axis=1)
+
+
+def recent_popularity(log: Prepared, settings: CandidateSettings) -> RecentPopularity | None:
+    """Count the watches of the whole log by time; None where the scores do without.
+
+    Raises:
+        ConfigError: The settings ask for it, and the log has no times or the loss no negatives.
+    """
+    if not settings.popularity_hours:
+        return None
+    examples = [shard.candidates for shard in log.shards]
+    has_time = all(part.has_time.all() for part in examples)
+    if settings.loss != "sampled_softmax" or not has_time:
+        raise ConfigError(
+            "candidates.popularity_hours: expected loss = 'sampled_softmax' and a log in which "
+            "every watch has a time; leave popularity_hours empty, or change these"
+        )
+    histories = [shard.histories for shard in log.shards]
+    return RecentPopularity(
+        np.concatenate([part.code for part in histories]) - 1,
+        np.concatenate([part.moment for part in histories]),
+        num_items=log.catalogue.num_trained,
+        hours=settings.popularity_hours,
+        refresh_hours=settings.popularity_refresh_hours,
+    )
 
 
 def _load(
@@ -125,7 +168,7 @@ def _some_users(user: np.ndarray, max_users: int, seed: int) -> np.ndarray:
 
 def _write_user_vectors(model: CandidateModel, log: Prepared, path: Path) -> None:
     bulk_tower = BulkTower(model)
-    width = model.item_vectors().shape[1]
+    width = bulk_tower.width
     schema = pa.schema([("user_id", pa.string()), ("vector", pa.list_(pa.float32(), width))])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for shard in track(log.shards, "user vectors"):
@@ -140,7 +183,8 @@ def _vectors_of(
 ) -> np.ndarray:
     """Return the vectors of a shard's users: float32 [U, D']."""
     parts = [(shard.histories, shard.candidates)]
-    labels = newest_labels(parts[0], settings, log.data_until)
+    has_time = bool(shard.candidates.has_time.any())
+    labels = newest_labels(parts[0], settings, log.data_until, has_time=has_time)
     return bulk_tower(served_inputs(join_sequences(parts), labels, settings))[:, 0]
 
 
@@ -149,9 +193,9 @@ def _describe(model: CandidateModel, history: TrainingHistory) -> dict[str, obje
     return {
         "inputs": list(tower_inputs(model)),
         "context": list(settings.context),
-        "history_length": max(settings.windows),
+        "history_length": settings.history_length,
         "interests": 1,
-        "width": model.item_vectors().shape[1],
+        "width": BulkTower(model).width,
         "similarity": settings.similarity,
         "best_epoch": history.best_epoch,
         "stop": history.stop,

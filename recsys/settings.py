@@ -6,7 +6,9 @@ unknown key is an error. Units are in the names.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+NegativeDistribution = Literal["uniform", "log_uniform", "frequency", "in_batch", "concurrent"]
 
 
 class Settings(BaseModel):
@@ -91,9 +93,19 @@ class TrainingSettings(Settings):
 class CandidateSettings(Settings):
     """The candidate net: history encoder, context, tower, loss."""
 
-    encoder: Literal["bag"] = "bag"
+    encoder: Literal["bag", "gru", "attention"] = "bag"
     windows: tuple[int, ...] = (50,)
     """Each window w averages the newest w watches; several stand side by side."""
+    encoder_length: int = Field(default=200, ge=1)
+    """Newest watches that a gru or attention reads when serving."""
+    encoder_lookback: int = Field(default=50, ge=1)
+    """Watches before the first label of a piece of a long history that they read in training."""
+    encoder_dropout: float = Field(default=0.0, ge=0, lt=1)
+    num_blocks: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=2, ge=1)
+    """Attention heads of a block; divides `embedding_width`."""
+    watch_times: bool = False
+    """Let attention see how much time lies between two watches."""
     embedding_width: int = Field(default=64, ge=1)
     tower: tuple[int, ...] = (512, 256)
     """Hidden ReLU widths; a linear layer to `embedding_width` follows."""
@@ -106,18 +118,47 @@ class CandidateSettings(Settings):
     searches: bool = False
     max_search_tokens: int = Field(default=50, ge=1)
     example_age: bool = False
+    query_time: bool = False
+    """Feed the hour of the day and the day of the week (UTC) of the request."""
+    item_categorical: tuple[str, ...] = ()
+    item_text: tuple[str, ...] = ()
+    """Columns of the items whose hashed values, or words, share rows between items. With any,
+    items without a watch have a vector too."""
+    item_feature_buckets: int = Field(default=20_000, ge=1)
+    max_item_features: int = Field(default=16, ge=1)
+    own_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the items that must do without their own row in a step of the training."""
+    popularity_hours: tuple[float, ...] = ()
+    """Windows whose log-counts of watches are added to the scores with learned weights."""
+    popularity_refresh_hours: float = Field(default=24.0, gt=0)
+    """How stale the counts may be when serving: the time between two bundles."""
     similarity: Literal["inner_product", "cosine"] = "inner_product"
     temperature: float = Field(default=0.05, gt=0)
     """Starting temperature of the cosine; it is learned."""
     loss: Literal["full_softmax", "sampled_softmax"] = "full_softmax"
-    negatives: int = Field(default=2048, ge=1)
-    negative_distribution: Literal["uniform", "log_uniform", "frequency"] = "log_uniform"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the full softmax's products. bfloat16 pays where the processor has it."""
+    negatives: dict[NegativeDistribution, PositiveInt] = {"log_uniform": 2048}
+    """Draws from each distribution; together they are the sample."""
+    logq: Literal["none", "standard", "corrected"] = "corrected"
+    """Correction of the sampled logits: of the negatives alone, as the label is not sampled
+    (`corrected`), or of the label too (`standard`)."""
     max_positions_per_user: int = Field(default=64, ge=1)
     """Random positions of a user that give a loss in one epoch, so that users weigh alike."""
     max_sequence_length: int = Field(default=200, ge=2)
     """Longer users are cut into pieces, each with the lookback that the windows need."""
     validation_users: int = Field(default=5000, ge=1)
     training: TrainingSettings = TrainingSettings()
+
+    @property
+    def history_length(self) -> int:
+        """Newest watches that the served tower is given."""
+        return max(self.windows + (() if self.encoder == "bag" else (self.encoder_length,)))
+
+    @property
+    def lookback(self) -> int:
+        """Watches before a label that training shows it at least, where there are as many."""
+        return max(self.windows + (() if self.encoder == "bag" else (self.encoder_lookback,)))
 
 
 class IndexSettings(Settings):

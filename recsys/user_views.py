@@ -74,7 +74,7 @@ def _tower_inputs(
 ) -> dict[str, np.ndarray]:
     settings = bundle.settings.candidates
     users = np.arange(len(requests))
-    length = max(settings.windows)
+    length = settings.history_length
     known = histories.known_before(users, moment)
     inputs = {
         "history": histories.newest(users, known, length),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.candidates.negatives import NegativeSampler
+from recsys.candidates.popularity import RecentPopularity
+from recsys.candidates.query_time import query_time
 from recsys.candidates.sequences import Labels, Sequences
 from recsys.core.random import stream
 from recsys.settings import CandidateSettings
@@ -20,6 +22,12 @@ from recsys.settings import CandidateSettings
 SMALLEST, GROWTH = 8, 1.25
 """The first size of an axis, and from each size to the next. Doubling would give fewer shapes to
 compile, but leave 40 % of the work to padding."""
+SMALLEST_TIMED = 2
+"""First number of positions where a row holds only the labels of an hour."""
+SAME_TIME_US = 3_600_000_000
+"""With a popularity, the labels of a row lie in the same hour: microseconds."""
+MIN_CONCURRENT = 2048
+"""Watches before and after a batch that count as concurrent, where it has fewer itself."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class TrainingBatches:
         labels: Training labels of trained items.
         settings: Lengths and sizes.
         sampler: Of the negatives, for the sampled softmax.
+        popularity: Where the scores take it into account. A batch then holds labels of about
+            the same time, and a row labels of one refresh.
         seed: Where chance comes from.
     """
 
@@ -61,24 +71,31 @@ class TrainingBatches:
         settings: CandidateSettings,
         sampler: NegativeSampler | None,
         *,
+        popularity: RecentPopularity | None = None,
         seed: int,
     ) -> None:
         self._sequences, self._settings, self._seed = sequences, settings, seed
         self._labels = labels.take(np.argsort(labels.user, kind="stable"))
-        self._sampler = sampler
+        self._sampler, self._popularity = sampler, popularity
         self._piece = _pieces(self._labels, settings.max_sequence_length)
-        self._lengths = _sizes(settings.max_sequence_length + max(settings.windows))
-        self._widths = _sizes(settings.max_positions_per_user)
+        if popularity is not None:
+            self._steps = popularity.steps(self._labels.moment)
+            self._piece = _number_pairs(self._piece, self._labels.moment // SAME_TIME_US)
+            by_time = np.argsort(self._labels.moment, kind="stable")
+            self._times = self._labels.moment[by_time]
+            self._items_by_time = self._labels.item[by_time]
+        self._lengths = _sizes(settings.max_sequence_length + settings.lookback)
+        smallest = SMALLEST if popularity is None else SMALLEST_TIMED
+        self._widths = _sizes(settings.max_positions_per_user, smallest)
 
     def __call__(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield the batches of an epoch."""
         plan = self._plan(epoch)
         rng = stream(self._seed, "negatives", epoch)
         for num_positions, rows in plan.batches:
-            batch = self._batch(plan, num_positions, rows)
+            batch, label = self._batch(plan, num_positions, rows)
             if self._sampler is not None:
-                negatives, log_expected = self._sampler.sample(self._settings.negatives, rng)
-                batch |= {"negatives": negatives, "log_expected_counts": log_expected}
+                batch |= self._negatives(batch, label, self._sampler, rng)
             yield batch
 
     def num_batches(self) -> int:
@@ -94,18 +111,24 @@ class TrainingBatches:
         known = self._labels.known_watches[label]
         last = np.maximum.reduceat(known, first) if len(first) else known
         earliest = np.minimum.reduceat(known, first) if len(first) else known
-        length = last - np.maximum(earliest - max(self._settings.windows), 0)
-        batches = self._group(np.diff(start), rng)
+        length = last - np.maximum(earliest - self._settings.lookback, 0)
+        moment = self._labels.moment[label[first]]
+        batches = self._group(np.diff(start), moment, rng)
         return _Plan(label, start, self._labels.user[label[first]], last, length, batches)
 
     def _group(
-        self, num_labels: np.ndarray, rng: np.random.Generator
+        self, num_labels: np.ndarray, moment: np.ndarray, rng: np.random.Generator
     ) -> list[tuple[int, np.ndarray]]:
-        """Make batches of random rows with about as many labels; return them in random order."""
+        """Make batches of random rows with about as many labels; return them in random order.
+
+        With a popularity, the rows of a batch are neighbours in time.
+        """
         bucket = np.searchsorted(self._widths, num_labels)
         batches = []
         for number, num_positions in enumerate(self._widths):
             rows = rng.permutation(np.flatnonzero(bucket == number))
+            if self._popularity is not None:
+                rows = rows[np.argsort(moment[rows], kind="stable")]
             size = self._num_rows(num_positions)
             batches += [(num_positions, rows[i : i + size]) for i in range(0, len(rows), size)]
         return [batches[i] for i in rng.permutation(len(batches))]
@@ -115,7 +138,10 @@ class TrainingBatches:
         settings = self._settings
         return settings.training.batch_size * settings.max_positions_per_user // num_positions
 
-    def _batch(self, plan: _Plan, num_positions: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def _batch(
+        self, plan: _Plan, num_positions: int, rows: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return a batch without its negatives, and the label of each example: int64 [B, P]."""
         length = self._lengths[np.searchsorted(self._lengths, plan.length[rows].max())]
         num_rows = self._num_rows(num_positions)
         user, last = _pad(plan.user[rows], num_rows), _pad(plan.last[rows], num_rows)
@@ -131,7 +157,52 @@ class TrainingBatches:
             "labels": np.where(inside, self._labels.item[label], 0),
             "weight": inside.astype(np.float32),
         }
-        return batch | side_inputs(self._sequences, self._labels, label, self._settings)
+        if self._settings.watch_times:
+            seconds = self._sequences.histories.newest_seconds(user, last, length)
+            batch["watch_seconds"] = seconds
+        return batch | side_inputs(self._sequences, self._labels, label, self._settings), label
+
+    def _negatives(
+        self,
+        batch: dict[str, np.ndarray],
+        label: np.ndarray,
+        sampler: NegativeSampler,
+        rng: np.random.Generator,
+    ) -> dict[str, np.ndarray]:
+        """Return the negatives of a batch, and what the scores need to know of them."""
+        is_real = batch["weight"] > 0
+        real = batch["labels"][is_real]
+        concurrent = None
+        if self._popularity is not None:
+            moments = self._labels.moment[label[is_real]]
+            start, end = np.searchsorted(self._times, [moments.min(), moments.max() + 1])
+            missing = max(0, MIN_CONCURRENT - (end - start))
+            concurrent = self._items_by_time[max(0, start - missing) : end + missing]
+        items, log_expected = sampler.sample(rng, labels=real, concurrent=concurrent)
+        found = {"negatives": items, "log_expected_counts": log_expected}
+        if self._settings.logq == "standard":
+            found["label_log_expected_counts"] = sampler.log_expected_counts(
+                batch["labels"], concurrent
+            )
+        if self._popularity is not None:
+            found |= self._popularity_of(self._popularity, batch["labels"], items, label)
+        return found
+
+    def _popularity_of(
+        self,
+        popularity: RecentPopularity,
+        labels: np.ndarray,
+        negatives: np.ndarray,
+        label: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        steps, number = np.unique(self._steps[label], return_inverse=True)
+        # Few sizes of this axis, or TensorFlow would trace every batch anew.
+        padded = np.resize(steps, 1 << int(np.ceil(np.log2(len(steps)))))
+        return {
+            "popularity_step": number.reshape(label.shape).astype(np.int32),
+            "label_popularity": popularity.log_counts(labels, self._steps[label]),
+            "negative_popularity": popularity.log_counts(negatives, padded[:, None]),
+        }
 
 
 def side_inputs(
@@ -160,6 +231,8 @@ def side_inputs(
         inputs["age"] = labels.age[index]
     if settings.example_age:
         inputs["example_age"] = labels.example_age[index]
+    if settings.query_time:
+        inputs["query_time"] = query_time(labels.moment[index], labels.has_time[index])
     return inputs
 
 
@@ -177,6 +250,12 @@ def _pieces(labels: Labels, length: int) -> np.ndarray:
     first_piece = np.cumsum(num_pieces) - num_pieces
     within = labels.known_watches * num_pieces[labels.user] // (longest[labels.user] + 1)
     return first_piece[labels.user] + within
+
+
+def _number_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Number the distinct pairs, ascending: int64 [L] twice -> int64 [L]."""
+    second = second - second.min(initial=0)
+    return np.unique(first * (second.max(initial=0) + 1) + second, return_inverse=True)[1]
 
 
 def _choose(
@@ -202,9 +281,9 @@ def _choose(
     return order[rank < max_labels]
 
 
-def _sizes(largest: int) -> list[int]:
+def _sizes(largest: int, smallest: int = SMALLEST) -> list[int]:
     """Return the sizes that an axis may have, ascending, up to the largest."""
-    sizes, size = [], SMALLEST
+    sizes, size = [], smallest
     while size < largest:
         sizes.append(size)
         size = math.ceil(size * GROWTH)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from recsys.candidates.model import CandidateModel
+from recsys.candidates.query_time import NUM_COLUMNS
 from recsys.candidates.vectors import BulkTower, Inputs, tower
 from recsys.core.backends import to_numpy
-from recsys.core.layers.embedding import Embedding
 from recsys.core.onnx_export import Input, Output, export_onnx
 
 NUM_CHECKED = 64
@@ -32,6 +32,10 @@ def tower_inputs(model: CandidateModel) -> dict[str, Input]:
         inputs["context"] = Input("int32", ("batch", len(settings.context)))
     if settings.age:
         inputs["age"] = Input("float32", ("batch",))
+    if settings.query_time:
+        inputs["query_time"] = Input("float32", ("batch", NUM_COLUMNS))
+    if settings.watch_times:
+        inputs["watch_seconds"] = Input("float32", ("batch", "history"))
     return inputs
 
 
@@ -50,17 +54,14 @@ def export_user_tower(model: CandidateModel, examples: Inputs, path: Path) -> No
     unknown = {name: np.zeros_like(values[:1]) for name, values in checked.items()}
     bulk_tower = BulkTower(model)
     twin = _twin(model)
-    width = model.item_vectors().shape[1]
+    width = bulk_tower(unknown).shape[2]
     export_onnx(
         tower(twin),
         tower_inputs(model),
         Output("user_vectors", ("batch", 1, width)),
         path,
         checks=[(inputs, bulk_tower(inputs)) for inputs in (checked, unknown)],
-        tables=[
-            (to_numpy(small.table.value), to_numpy(full.table.value))
-            for small, full in zip(_tables(twin), _tables(model), strict=True)
-        ],
+        tables=list(zip(_tables(twin), _tables(model), strict=True)),
     )
 
 
@@ -71,17 +72,21 @@ def _twin(model: CandidateModel) -> CandidateModel:
         num_items=STAND_IN_CODES,
         num_tokens=STAND_IN_CODES,
         context=dict.fromkeys(model.sizes.context, STAND_IN_CODES),
+        item_features=None,
     )
     twin = CandidateModel(model.settings, sizes, seed=model.seed)
-    for layer in ("tower", "to_user_vector"):
+    for layer in ("encoder", "tower", "to_user_vector", "to_popularity_weights"):
         copies = getattr(twin, layer).variables
         for copy, original in zip(copies, getattr(model, layer).variables, strict=True):
             copy.assign(original.value)
     return twin
 
 
-def _tables(model: CandidateModel) -> Iterator[Embedding]:
-    yield model.watch_table
+def _tables(model: CandidateModel) -> Iterator[np.ndarray]:
+    """Yield the tables that the graph looks rows up in; what items share is added up in them."""
+    watches = model.watch_table.served_rows()[: model.sizes.num_items]
+    yield np.concatenate([np.zeros_like(watches[:1]), watches])
     if model.token_table is not None:
-        yield model.token_table
-    yield from model.context_tables
+        yield to_numpy(model.token_table.table.value)
+    for table in model.context_tables:
+        yield to_numpy(table.table.value)

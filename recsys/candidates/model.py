@@ -13,9 +13,15 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     context        int32 [B, P, C]  codes of `settings.context`, in order
     age            float32 [B, P]   years, NaN unknown
     example_age    float32 [B, P]   0 (newest, and serving) to 1 (oldest)
+    query_time     float32 [B, P, 4]  place in the day and the week
+    watch_seconds  float32 [B, T]   when each watch was, 0 the last
     labels         int32 [B, P]     rows of the items watched next
     weight         float32 [B, P]   0 for padding
     negatives, log_expected_counts  int32, float32 [M], for the sampled softmax
+    label_log_expected_counts  float32 [B, P], where the labels are corrected too
+    label_popularity     float32 [B, P, K]   log-counts of the last hours, K windows
+    negative_popularity  float32 [G, M, K]   the same at G moments
+    popularity_step      int32 [B, P]        which of the G is an example's
 """
 
 from collections.abc import Mapping
@@ -25,16 +31,21 @@ import keras
 import numpy as np
 from keras import ops
 
+from recsys.candidates.encoder import HistoryEncoder
+from recsys.candidates.item_table import ItemTable
+from recsys.candidates.query_time import NUM_COLUMNS as NUM_TIME_COLUMNS
 from recsys.core import losses
 from recsys.core.backends import Batch, Tensor, gather_rows, to_numpy
-from recsys.core.layers.bag import masked_mean, prefix_window_means
+from recsys.core.layers.bag import masked_mean
 from recsys.core.layers.embedding import Embedding
 from recsys.core.layers.numeric import powers, split_missing
 from recsys.core.layers.tower import Tower
 from recsys.core.random import stream_seed
+from recsys.core.softmax import CHUNK_LOGITS, MAX_CHUNKS, chunked_partition, sampled_softmax
 from recsys.settings import CandidateSettings
 
 CENTURY_YEARS = 100.0
+FIRST_POPULARITY_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
@@ -45,11 +56,13 @@ class CandidateSizes:
         num_items: N, trained items.
         num_tokens: Codes of the search tokens, 0 included.
         context: Codes of each context column, 0 included, in the order of the settings.
+        item_features: int32 [catalogue, S], see `recsys.candidates.item_features`; None for none.
     """
 
     num_items: int
     num_tokens: int
     context: Mapping[str, int]
+    item_features: np.ndarray | None = None
 
 
 class CandidateModel(keras.Model):  # type: ignore[misc]
@@ -65,7 +78,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         super().__init__(name="candidates")
         self.settings, self.sizes, self.seed = settings, sizes, seed
         width = settings.embedding_width
-        self.watch_table = self._table("watches", sizes.num_items + 1, width)
+        self.watch_table = self._item_table("watches")
         self.token_table = (
             self._table("tokens", sizes.num_tokens, width) if settings.searches else None
         )
@@ -76,91 +89,138 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         self.input_dropout = keras.layers.Dropout(
             settings.dropout, seed=stream_seed(seed, "input_dropout")
         )
+        self.encoder = HistoryEncoder(settings, seed=stream_seed(seed, "encoder"), name="encoder")
         self.tower = Tower(settings.tower, settings.dropout, seed=stream_seed(seed, "tower"))
         self.to_user_vector = keras.layers.Dense(
             width,
             kernel_initializer=keras.initializers.GlorotUniform(stream_seed(seed, "user_vector")),
             name="user_vector",
         )
-        self._add_output_table()
+        self.output_table = self._item_table("output")
+        # The weights of the recent popularity, personal as the vector is.
+        self.to_popularity_weights = keras.layers.Dense(
+            max(1, len(settings.popularity_hours)),
+            kernel_initializer="zeros",
+            bias_initializer=keras.initializers.Constant(FIRST_POPULARITY_WEIGHT),
+            name="popularity_weights",
+        )
+        self._add_scale_or_bias()
         self.build()
 
     def build(self, batch_shape: object = None) -> None:
         """Make the variables of every layer; their shapes depend on the settings alone."""
-        for table in (self.watch_table, self.token_table, *self.context_tables):
+        tables = (self.watch_table, self.output_table, self.token_table, *self.context_tables)
+        for table in tables:
             if table is not None:
                 table.build(None)
+        self.encoder.build((None, None, self.settings.embedding_width))
         num_inputs = self._num_inputs()
         self.tower.build((None, num_inputs))
-        self.to_user_vector.build((None, (num_inputs, *self.settings.tower)[-1]))
+        last_width = (num_inputs, *self.settings.tower)[-1]
+        self.to_user_vector.build((None, last_width))
+        if self.settings.popularity_hours:
+            self.to_popularity_weights.build((None, last_width))
         self.built = True
 
-    def call(self, batch: Batch, training: bool = False) -> Tensor:
-        """Return the user vector of each prefix: float [B, P, D]; of length 1 for the cosine."""
-        inputs = self.input_dropout(self._inputs(batch), training=training)
-        shape = ops.shape(inputs)
-        flat = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [B * P, inputs]
-        vectors = self.to_user_vector(self.tower(flat, training=training))
+    def call(self, batch: Batch, training: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Encode every prefix.
+
+        Returns:
+            User vectors float [R, D], R = B * P, of length 1 for the cosine; and the weights of
+            the recent popularity float [R, K], None without any.
+        """
+        inputs = self.input_dropout(self._inputs(batch, training), training=training)
+        flat = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [R, inputs]
+        hidden = self.tower(flat, training=training)
+        vectors = self.to_user_vector(hidden)
         if self.settings.similarity == "cosine":
             vectors = ops.normalize(vectors, axis=-1)
-        return ops.reshape(vectors, (shape[0], shape[1], vectors.shape[-1]))
+        weights = self.to_popularity_weights(hidden) if self.settings.popularity_hours else None
+        return vectors, weights
 
     def softmax_loss(self, batch: Batch, training: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the softmax's cross-entropy, the mean over the weighted examples."""
-        vectors = self(batch, training=training)
-        vectors = ops.reshape(vectors, (-1, vectors.shape[-1]))  # [R, D], R = B * P
+        vectors, popularity_weights = self(batch, training=training)
         labels = ops.reshape(batch["labels"], (-1,))
+        weights = ops.reshape(batch["weight"], (-1,))
         if self.settings.loss == "full_softmax":
-            values = self._full_softmax(vectors, labels)
-        else:
-            values = self._sampled_softmax(vectors, labels, batch)
-        return losses.weighted_mean(values, ops.reshape(batch["weight"], (-1,))), {}
+            return self._full_softmax(vectors, labels, weights), {}
+        values = self._sampled_softmax(vectors, popularity_weights, labels, batch)
+        return losses.weighted_mean(values, weights), {}
+
+    @property
+    def served_width(self) -> int:
+        """D', width of the served vectors."""
+        has_bias = self.settings.similarity == "inner_product"
+        return self.settings.embedding_width + has_bias + len(self.settings.popularity_hours)
 
     def item_vectors(self) -> np.ndarray:
-        """Return the vectors that user vectors are multiplied with: float32 [N, D'].
+        """Return the vectors that user vectors are multiplied with: float32 [n, D' - K].
 
-        Biases are one more dimension, for which `served_user_vectors` has a 1.
+        Of all trained items, and where items share features, of the whole catalogue. Biases are
+        one more dimension, for which `served_user_vectors` has a 1. K log-counts of the recent
+        popularity are to be put behind, for which it has the weights.
         """
-        table = to_numpy(self.output_table.value)
-        if self.settings.similarity == "cosine":
-            return table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
-        return np.concatenate([table, to_numpy(self.output_bias.value)[:, None]], axis=1)
+        rows = self.output_table.served_rows()
+        if self.settings.similarity == "inner_product":
+            bias = np.zeros((len(rows), 1), np.float32)
+            bias[: self.sizes.num_items, 0] = to_numpy(self.output_bias.value)
+            return np.concatenate([rows, bias], axis=1)
+        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        if self.settings.popularity_hours:
+            # Beside the popularity, how much the cosine counts is no longer all the same.
+            rows = rows * np.exp(to_numpy(self.log_scale.value))
+        return rows
 
     def served_user_vectors(self, batch: Batch) -> Tensor:
         """Return user vectors whose inner product with an item vector orders items: [B, P, D']."""
-        vectors = self(batch)
-        if self.settings.similarity == "cosine":
-            return vectors
-        return ops.concatenate([vectors, ops.ones_like(vectors[..., :1])], axis=-1)
+        vectors, popularity_weights = self(batch)
+        parts = [vectors]
+        if self.settings.similarity == "inner_product":
+            parts.append(ops.ones_like(vectors[:, :1]))
+        if popularity_weights is not None:
+            parts.append(popularity_weights)
+        served = ops.concatenate(parts, axis=-1)
+        shape = ops.shape(batch["positions"])
+        return ops.reshape(served, (shape[0], shape[1], served.shape[-1]))
+
+    def _item_table(self, name: str) -> ItemTable:
+        settings, sizes = self.settings, self.sizes
+        return ItemTable(
+            sizes.num_items,
+            settings.embedding_width,
+            features=sizes.item_features,
+            num_features=settings.item_feature_buckets + 1,
+            own_dropout=settings.own_dropout,
+            seed=stream_seed(self.seed, name),
+            name=name,
+        )
 
     def _table(self, name: str, num_codes: int, width: int) -> Embedding:
         return Embedding(num_codes, width, seed=stream_seed(self.seed, name), name=name)
 
-    def _add_output_table(self) -> None:
-        count, width = self.sizes.num_items, self.settings.embedding_width
-        initial = keras.initializers.RandomNormal(
-            stddev=width**-0.5, seed=stream_seed(self.seed, "output")
-        )
-        self.output_table = self.add_weight(
-            shape=(count, width), initializer=initial, name="output_table"
-        )
+    def _add_scale_or_bias(self) -> None:
         if self.settings.similarity == "cosine":
             start = keras.initializers.Constant(-float(np.log(self.settings.temperature)))
             self.log_scale = self.add_weight(shape=(), initializer=start, name="log_scale")
         else:
-            self.output_bias = self.add_weight(shape=(count,), initializer="zeros", name="bias")
+            self.output_bias = self.add_weight(
+                shape=(self.sizes.num_items,), initializer="zeros", name="bias"
+            )
 
     def _num_inputs(self) -> int:
         settings = self.settings
-        bags = len(settings.windows) + settings.searches
+        tokens = settings.searches * settings.embedding_width
         context = len(settings.context) * settings.context_width
-        age_columns, example_age_columns = 4 * settings.age, 3 * settings.example_age
-        return bags * settings.embedding_width + context + age_columns + example_age_columns
+        times = 3 * settings.example_age + NUM_TIME_COLUMNS * settings.query_time
+        return self.encoder.num_outputs + tokens + context + 4 * settings.age + times
 
-    def _inputs(self, batch: Batch) -> Tensor:
+    def _inputs(self, batch: Batch, training: bool) -> Tensor:
         settings = self.settings
-        watches = self.watch_table(batch["history"])  # [B, T, D]
-        parts = [prefix_window_means(watches, batch["positions"], settings.windows)]
+        watches = self.watch_table(batch["history"], training=training)  # [B, T, D]
+        parts = [
+            self.encoder(watches, batch["positions"], batch.get("watch_seconds"), training=training)
+        ]
         if self.token_table is not None:
             tokens = batch["search_tokens"]
             parts.append(masked_mean(self.token_table(tokens), tokens))
@@ -171,34 +231,69 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             parts += [powers(years / CENTURY_YEARS), is_missing]
         if settings.example_age:
             parts.append(powers(batch["example_age"][..., None]))
+        if settings.query_time:
+            parts.append(batch["query_time"])
         return ops.concatenate(parts, axis=-1)
 
-    def _full_softmax(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        rows, bias = self._scaled(self.output_table), self._bias()
+    def _full_softmax(self, vectors: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        rows = self._scaled(self.output_table.all_rows(training=True))  # [N, D]
         label_logits = ops.sum(vectors * ops.take(rows, labels, axis=0), axis=-1)
-        logits = ops.matmul(vectors, ops.transpose(rows))  # [R, N]
-        if bias is not None:
-            logits, label_logits = logits + bias, label_logits + ops.take(bias, labels)
-        return losses.full_softmax(logits, label_logits)
+        if self.settings.similarity == "inner_product":
+            bias = ops.convert_to_tensor(self.output_bias)
+            label_logits = label_logits + gather_rows(bias, labels)
+            vectors = ops.concatenate([vectors, ops.ones_like(vectors[:, :1])], axis=1)
+            rows = ops.concatenate([rows, bias[:, None]], axis=1)
+        partition = chunked_partition(
+            vectors,
+            rows,
+            weights,
+            num_chunks=self._num_chunks(),
+            precision=self.settings.precision,
+        )
+        total = partition - ops.sum(weights * label_logits)
+        return total / ops.maximum(ops.sum(weights), 1e-12)
 
-    def _sampled_softmax(self, vectors: Tensor, labels: Tensor, batch: Batch) -> Tensor:
-        negatives, bias = batch["negatives"], self._bias()
-        label_rows = self._scaled(gather_rows(self.output_table, labels))
-        negative_rows = self._scaled(gather_rows(self.output_table, negatives))
+    def _num_chunks(self) -> int:
+        settings = self.settings
+        num_rows = settings.training.batch_size * settings.max_positions_per_user
+        return min(MAX_CHUNKS, max(1, num_rows * self.sizes.num_items // CHUNK_LOGITS))
+
+    def _sampled_softmax(
+        self, vectors: Tensor, popularity_weights: Tensor | None, labels: Tensor, batch: Batch
+    ) -> Tensor:
+        negatives = batch["negatives"]
+        label_rows = self._scaled(self.output_table(labels + 1, training=True))
+        negative_rows = self._scaled(self.output_table(negatives + 1, training=True))
         label_logits = ops.sum(vectors * label_rows, axis=-1)
         negative_logits = ops.matmul(vectors, ops.transpose(negative_rows))  # [R, M]
-        if bias is not None:
-            label_logits = label_logits + gather_rows(bias, labels)
-            negative_logits = negative_logits + gather_rows(bias, negatives)
-        return losses.sampled_softmax(
-            label_logits, negative_logits, labels, negatives, batch["log_expected_counts"]
+        if self.settings.similarity == "inner_product":
+            label_logits = label_logits + gather_rows(self.output_bias, labels)
+            negative_logits = negative_logits + gather_rows(self.output_bias, negatives)
+        if popularity_weights is not None:
+            of_label, of_negatives = self._popularity_logits(popularity_weights, batch)
+            label_logits, negative_logits = label_logits + of_label, negative_logits + of_negatives
+        own = batch.get("label_log_expected_counts")
+        return sampled_softmax(
+            label_logits,
+            negative_logits,
+            labels,
+            negatives,
+            batch["log_expected_counts"],
+            label_log_expected_counts=None if own is None else ops.reshape(own, (-1,)),
         )
+
+    def _popularity_logits(self, weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return what recent popularity adds to label and negatives: [R], [R, M]."""
+        of_label = ops.reshape(batch["label_popularity"], (-1, weights.shape[-1]))
+        step = ops.reshape(batch["popularity_step"], (-1,))
+        added = 0.0
+        for window in range(weights.shape[-1]):
+            counts = ops.take(batch["negative_popularity"][..., window], step, axis=0)  # [R, M]
+            added = added + weights[:, window : window + 1] * counts
+        return ops.sum(weights * of_label, axis=-1), added
 
     def _scaled(self, rows: Tensor) -> Tensor:
         """Return output rows as the logits take them: [..., D]."""
         if self.settings.similarity == "cosine":
             return ops.normalize(rows, axis=-1) * ops.exp(self.log_scale)
-        return ops.convert_to_tensor(rows)
-
-    def _bias(self) -> keras.Variable | None:
-        return None if self.settings.similarity == "cosine" else self.output_bias
+        return rows

@@ -26,6 +26,7 @@ class Labels:
         context: int32 [L, C], codes in the order of the settings.
         age: float32 [L], years, NaN unknown.
         example_age: float32 [L], 0 for the newest training example to 1 for the oldest.
+        moment: int64 [L]; `has_time`: bool [L], whether it is a time.
     """
 
     user: np.ndarray
@@ -35,6 +36,8 @@ class Labels:
     context: np.ndarray
     age: np.ndarray
     example_age: np.ndarray
+    moment: np.ndarray
+    has_time: np.ndarray
 
     def __len__(self) -> int:
         """Return the number of labels."""
@@ -115,7 +118,9 @@ def join_labels(
     return Labels(*(np.concatenate([getattr(each, name) for each in joined]) for name in names))
 
 
-def newest_labels(part: Part, settings: CandidateSettings, moment: int) -> Labels:
+def newest_labels(
+    part: Part, settings: CandidateSettings, moment: int, *, has_time: bool
+) -> Labels:
     """Return a label of each user of a shard, without an item, as of a moment: what they know then.
 
     Their context and age are those of their newest example; codes are 0 for users without any.
@@ -135,6 +140,8 @@ def newest_labels(part: Part, settings: CandidateSettings, moment: int) -> Label
         context=np.stack(columns, axis=1) if columns else np.zeros((len(users), 0), np.int32),
         age=np.append(examples.age, np.float32(np.nan))[position],
         example_age=np.zeros(len(users), np.float32),
+        moment=np.full(len(users), moment, np.int64),
+        has_time=np.full(len(users), has_time),
     )
 
 
@@ -163,6 +170,8 @@ def _labels_of(
         context=np.stack(columns, axis=1) if columns else np.zeros((len(chosen), 0), np.int32),
         age=examples.age[chosen],
         example_age=_example_age(examples.moment[chosen], examples.has_time[chosen], span),
+        moment=examples.moment[chosen],
+        has_time=examples.has_time[chosen],
     )
 
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from recsys.candidates.batches import side_inputs
 from recsys.candidates.model import CandidateModel
+from recsys.candidates.popularity import RecentPopularity
 from recsys.candidates.sequences import Labels, Sequences
 from recsys.core.backends import Tensor, compile_call
 from recsys.settings import CandidateSettings
@@ -16,29 +17,35 @@ CHUNK = 1024
 
 Inputs = Mapping[str, np.ndarray]
 """Of the served tower: `history` int32 [B, T], `history_length` int32 [B], and what else the
-settings use of `search_tokens` int32 [B, S], `context` int32 [B, C], `age` float32 [B]."""
+settings use of `search_tokens` int32 [B, S], `context` int32 [B, C], `age` float32 [B],
+`query_time` float32 [B, 4], `watch_seconds` float32 [B, T]."""
 
 
 def tower(model: CandidateModel) -> Callable[[Mapping[str, Tensor]], Tensor]:
     """Return the served function: `Inputs` -> float32 [B, 1, D'], example age 0."""
 
     def user_vectors(inputs: Mapping[str, Tensor]) -> Tensor:
-        batch = {name: value[:, None] for name, value in inputs.items() if name != "history"}
+        whole = {name: inputs[name] for name in ("history", "watch_seconds") if name in inputs}
+        batch = {name: value[:, None] for name, value in inputs.items() if name not in whole}
         batch["positions"] = batch.pop("history_length")
         if model.settings.example_age:
             batch["example_age"] = ops.zeros_like(batch["positions"], dtype="float32")
-        return model.served_user_vectors(batch | {"history": inputs["history"]})
+        return model.served_user_vectors(batch | whole)
 
     return user_vectors
 
 
 def served_inputs(sequences: Sequences, labels: Labels, settings: CandidateSettings) -> Inputs:
     """Return the tower's inputs as of just before each label."""
-    length = max(settings.windows)
+    length = settings.history_length
     side = side_inputs(sequences, labels, np.arange(len(labels)), settings)
     side.pop("example_age", None)
     history = sequences.histories.newest(labels.user, labels.known_watches, length)
     history_length = np.minimum(labels.known_watches, length).astype(np.int32)
+    if settings.watch_times:
+        side["watch_seconds"] = sequences.histories.newest_seconds(
+            labels.user, labels.known_watches, length
+        )
     return {"history": history, "history_length": history_length, **side}
 
 
@@ -47,10 +54,14 @@ class BulkTower:
 
     Args:
         model: Its weights are read at each call.
+
+    Attributes:
+        width: D', of the vectors.
     """
 
     def __init__(self, model: CandidateModel) -> None:
         self._call = compile_call(model, tower(model))
+        self.width = model.served_width
 
     def __call__(self, inputs: Inputs) -> np.ndarray:
         """Return float32 [B, 1, D']."""
@@ -81,6 +92,8 @@ class ValidationRanking:
         labels: Held-out watches.
         settings: The net's inputs.
         is_seen_filtered: Leave out the items that the user has watched.
+        popularity: Where the scores take it into account: as of the last refresh before each
+            held-out watch.
     """
 
     def __init__(
@@ -90,8 +103,9 @@ class ValidationRanking:
         settings: CandidateSettings,
         *,
         is_seen_filtered: bool = True,
+        popularity: RecentPopularity | None = None,
     ) -> None:
-        self._labels = labels
+        self._labels, self._popularity = labels, popularity
         self.inputs = served_inputs(sequences, labels, settings)
         self._histories = sequences.histories
         self._is_seen_filtered = is_seen_filtered
@@ -101,13 +115,31 @@ class ValidationRanking:
         return ranking_metrics(self.ranks(user_vectors, item_vectors))
 
     def ranks(self, user_vectors: np.ndarray, item_vectors: np.ndarray) -> np.ndarray:
-        """Return the rank of each held-out watch, from 1: float64 [L], infinite for a miss."""
+        """Return the rank of each held-out watch, from 1: float64 [L], infinite for a miss.
+
+        Args:
+            user_vectors: float32 [L, 1, D'].
+            item_vectors: float32 [at least N, D'], without the dimensions of a popularity.
+        """
         ranks = np.full(len(self._labels), np.inf)
-        for start in range(0, len(ranks), CHUNK):
-            chosen = np.arange(start, min(start + CHUNK, len(ranks)))
-            scores = user_vectors[chosen, 0] @ item_vectors.T  # [b, N]
-            ranks[chosen] = self._ranks_of(chosen, scores)
+        if self._popularity is None:
+            steps = np.zeros(len(ranks), np.int64)
+        else:
+            steps = self._popularity.steps(self._labels.moment)
+        for step in np.unique(steps):
+            vectors = self._with_popularity(item_vectors, step)
+            members = np.flatnonzero(steps == step)
+            for start in range(0, len(members), CHUNK):
+                chosen = members[start : start + CHUNK]
+                scores = user_vectors[chosen, 0] @ vectors.T  # [b, N]
+                ranks[chosen] = self._ranks_of(chosen, scores)
         return ranks
+
+    def _with_popularity(self, item_vectors: np.ndarray, step: np.int64) -> np.ndarray:
+        if self._popularity is None:
+            return item_vectors
+        log_counts = self._popularity.log_counts(np.arange(self._popularity.num_items), step)
+        return np.concatenate([item_vectors[: len(log_counts)], log_counts], axis=1)
 
     def _ranks_of(self, chosen: np.ndarray, scores: np.ndarray) -> np.ndarray:
         if self._is_seen_filtered:

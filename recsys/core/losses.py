@@ -1,8 +1,6 @@
-"""Losses of both stages, one value a row; `weighted_mean` makes a scalar of them.
+"""Losses of both stages but the softmax, one value a row; `weighted_mean` makes a scalar of them.
 
 References:
-    Bengio & Senecal 2008, Adaptive Importance Sampling to Accelerate Training of a Neural
-    Probabilistic Language Model (eq. 10: the partition function estimated by a sample).
     Covington, Adams & Sargin 2016, Deep Neural Networks for YouTube Recommendations.
     Koenker & Bassett 1978, Regression Quantiles (the pinball loss).
 """
@@ -18,51 +16,6 @@ HIDDEN_LOGIT = -1e9
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     """Return sum(weight * loss) / sum(weight): [...] twice -> []; 0 where all weights are 0."""
     return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1e-12)
-
-
-def full_softmax(logits: Tensor, label_logits: Tensor) -> Tensor:
-    """Cross-entropy over all classes: log sum_j exp(s_j) - s_y (Covington et al., section 3.1).
-
-    Args:
-        logits: float [..., N], s.
-        label_logits: float [...], s_y. Apart, since to pick them out of `logits` is slower than
-            to compute them again.
-
-    Returns:
-        float [...].
-    """
-    return ops.logsumexp(logits, axis=-1) - label_logits
-
-
-def sampled_softmax(
-    label_logits: Tensor,
-    negative_logits: Tensor,
-    labels: Tensor,
-    negatives: Tensor,
-    log_expected_counts: Tensor,
-) -> Tensor:
-    """Cross-entropy whose partition function is estimated from sampled negatives.
-
-    log(exp(s_y) + sum_{j in sample, j != y} exp(s_j - log E_j)) - s_y, with E_j how often j is
-    expected in the sample: the sum is an unbiased estimate of what all other classes have. The
-    label itself is not sampled, so it has no correction; where the sample holds it (an
-    accidental hit) it is hidden.
-
-    Args:
-        label_logits: float [R].
-        negative_logits: float [R, M], of the negatives that all rows share.
-        labels: int [R].
-        negatives: int [M].
-        log_expected_counts: float [M], log E_j of each negative.
-
-    Returns:
-        float [R].
-    """
-    corrected = negative_logits - log_expected_counts
-    is_hit = ops.equal(labels[:, None], negatives[None, :])
-    corrected = ops.where(is_hit, HIDDEN_LOGIT, corrected)
-    logits = ops.concatenate([label_logits[:, None], corrected], axis=1)  # [R, 1 + M]
-    return ops.logsumexp(logits, axis=1) - label_logits
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 from recsys.data.as_of import AsOf
 
 UNKNOWN = -1
+MICROSECONDS_PER_SECOND = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,30 @@ class WatchHistories:
         Returns:
             int32 [Q, length].
         """
+        return self._newest(self.code, users, known, length).astype(np.int32)
+
+    def newest_seconds(self, users: np.ndarray, known: np.ndarray, length: int) -> np.ndarray:
+        """Return when the watches of `newest` were, in seconds before the last of them.
+
+        Returns:
+            float32 [Q, length], 0 for padding.
+        """
+        moments = self._newest(self.moment, users, known, length)
+        last = moments.max(axis=1, initial=0)[:, None]
+        seconds = (moments - last) / MICROSECONDS_PER_SECOND
+        return np.where(moments == 0, 0, seconds).astype(np.float32)
+
+    def _newest(
+        self, values: np.ndarray, users: np.ndarray, known: np.ndarray, length: int
+    ) -> np.ndarray:
         taken = np.minimum(known, length)[:, None]
         column = np.arange(length)
         first = self.offsets[users][:, None] + known[:, None] - taken
         inside = column < taken
         positions = np.where(inside, first + column, 0)
-        if len(self.code) == 0:
-            return np.zeros(positions.shape, np.int32)
-        return np.where(inside, self.code[positions], 0).astype(np.int32)
+        if len(values) == 0:
+            return np.zeros(positions.shape, values.dtype)
+        return np.where(inside, values[positions], 0)
 
 
 def watch_histories(timelines: Timelines, num_trained: int) -> WatchHistories:

@@ -62,7 +62,7 @@ def settings_of(**changes):
         "example_age": True,
         "max_positions_per_user": 5,
         "max_sequence_length": 16,
-        "negatives": 7,
+        "negatives": {"uniform": 7},
     }
     training = {"batch_size": 4, "tensorboard": False} | changes.pop("training", {})
     return CandidateSettings(**(whole | changes), training=training)

@@ -20,7 +20,7 @@ def make(parts, seed=0, **changes):
     sequences, labels = load(parts, settings)
     sampler = None
     if settings.loss == "sampled_softmax":
-        sampler = NegativeSampler("frequency", np.ones(NUM_ITEMS))
+        sampler = NegativeSampler({"frequency": 7}, np.ones(NUM_ITEMS, np.int64))
     return TrainingBatches(sequences, labels, settings, sampler, seed=seed), sequences, labels
 
 

@@ -39,7 +39,7 @@ def test_net_learns_the_rule_of_the_next_watch(tmp_path, similarity, loss):
         for split in (TRAINING, VALIDATION)
     )
     model = model_of(settings)
-    sampler = NegativeSampler("uniform", np.ones(NUM_ITEMS))
+    sampler = NegativeSampler({"uniform": 7}, np.ones(NUM_ITEMS, np.int64))
     ranking = ValidationRanking(sequences, validation, settings, is_seen_filtered=False)
     bulk_tower = BulkTower(model)
 

@@ -25,7 +25,7 @@ SIMILARITIES = ["inner_product", "cosine"]
 def first_batches(settings, count=1):
     parts = [random_shard()]
     labels = join_labels(parts, settings, split=TRAINING, num_trained=NUM_ITEMS)
-    sampler = NegativeSampler("uniform", np.ones(NUM_ITEMS))
+    sampler = NegativeSampler({"uniform": 7}, np.ones(NUM_ITEMS, np.int64))
     batches = TrainingBatches(join_sequences(parts), labels, settings, sampler, seed=0)
     return list(batches(0))[:count]
 
@@ -82,7 +82,7 @@ def test_padding_has_no_say_in_the_loss():
 def test_prefix_of_a_sequence_equals_the_same_history_alone():
     settings = settings_of()
     model, (batch,) = model_of(settings), first_batches(settings)
-    vectors = to_numpy(model(batch))
+    vectors = to_numpy(model.served_user_vectors(batch))
     for row, column in np.argwhere(batch["weight"] > 0)[:8]:
         known = batch["positions"][row, column]
         alone = {
@@ -92,7 +92,9 @@ def test_prefix_of_a_sequence_equals_the_same_history_alone():
         }
         alone["history"] = batch["history"][row : row + 1, max(known - 4, 0) : known]
         alone["positions"] = np.array([[min(known, 4)]], np.int32)
-        np.testing.assert_allclose(to_numpy(model(alone))[0, 0], vectors[row, column], atol=1e-5)
+        np.testing.assert_allclose(
+            to_numpy(model.served_user_vectors(alone))[0, 0], vectors[row, column], atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", ["history", "search_tokens", "context", "age", "example_age"])
@@ -104,7 +106,9 @@ def test_every_input_changes_the_user_vector(name):
     other = batch | {name: (batch[name] + 1) % 3}
     if name == "age":
         other[name] = np.where(np.isnan(batch[name]), 50, np.nan).astype(np.float32)
-    moved = np.abs(to_numpy(model(batch)) - to_numpy(model(other))).max(axis=-1)
+    moved = np.abs(
+        to_numpy(model.served_user_vectors(batch)) - to_numpy(model.served_user_vectors(other))
+    ).max(axis=-1)
     assert (moved[real] > 0).all()
 
 

@@ -55,7 +55,7 @@ def test_example_age_is_zero_where_nothing_has_a_time():
 @pytest.mark.parametrize(("moment", "known"), [(0, [0, 0]), (2, [2, 2]), (99, [4, 3])])
 def test_newest_labels_know_what_was_known_strictly_before(moment, known):
     part = shard_of([[0, 1, 2, 3], [4, 5, 6]])
-    labels = newest_labels(part, settings_of(), moment)
+    labels = newest_labels(part, settings_of(), moment, has_time=True)
     assert labels.known_watches.tolist() == known
     for user, count in enumerate(known):
         expected = part[1].context["country"][part[0].offsets[user] + count - 1] if count else 0
@@ -70,7 +70,7 @@ def test_newest_labels_know_tokens_strictly_before():
         token=np.array([1, 2, 3, 4], np.int32),
         token_moment=np.array([0, 1, 5, 1]),
     )
-    labels = newest_labels((histories, searched), settings_of(), 1)
+    labels = newest_labels((histories, searched), settings_of(), 1, has_time=True)
     assert labels.known_tokens.tolist() == [1, 0]
-    later = newest_labels((histories, searched), settings_of(), 2)
+    later = newest_labels((histories, searched), settings_of(), 2, has_time=True)
     assert later.known_tokens.tolist() == [2, 1]

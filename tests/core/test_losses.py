@@ -39,69 +39,6 @@ def test_weighted_mean_of_nothing_is_zero():
     assert float(losses.weighted_mean(zeros, zeros)) == 0
 
 
-def test_full_softmax_equals_the_negative_log_probability(rng):
-    logits = rng.normal(size=(4, 6)).astype(np.float32)
-    labels = np.array([0, 5, 2, 2])
-    label_logits = logits[np.arange(4), labels]
-    for row, found in enumerate(values_of(losses.full_softmax(logits, label_logits))):
-        total = sum(math.exp(logit) for logit in logits[row])
-        assert found == pytest.approx(-math.log(math.exp(label_logits[row]) / total), rel=1e-5)
-
-
-def sampled(logits, labels, negatives, log_expected):
-    label_logits = logits[np.arange(len(labels)), labels]
-    negative_logits = logits[:, negatives]
-    values = losses.sampled_softmax(label_logits, negative_logits, labels, negatives, log_expected)
-    return values_of(values)
-
-
-def test_sampled_softmax_equals_a_slow_twin(rng):
-    logits = rng.normal(size=(3, 8)).astype(np.float32)
-    labels, negatives = np.array([1, 2, 7]), np.array([2, 2, 5, 0])
-    log_expected = rng.normal(size=4).astype(np.float32)
-    found = sampled(logits, labels, negatives, log_expected)
-    for row in range(3):
-        own = math.exp(logits[row, labels[row]])
-        others = sum(
-            math.exp(logits[row, item] - log_expected[column])
-            for column, item in enumerate(negatives)
-            if item != labels[row]
-        )
-        assert found[row] == pytest.approx(-math.log(own / (own + others)), rel=1e-5)
-
-
-def test_sampled_softmax_gives_an_accidental_hit_no_weight(rng):
-    logits = rng.normal(size=(1, 5)).astype(np.float32)
-    label, zeros = np.array([3]), np.zeros(3, np.float32)
-    with_hits = sampled(logits, label, np.array([0, 3, 3]), zeros)
-    without = sampled(logits, label, np.array([0]), zeros[:1])
-    np.testing.assert_allclose(with_hits, without, rtol=1e-6)
-
-
-def test_sampled_softmax_of_all_others_equals_the_full_softmax(rng):
-    logits = rng.normal(size=(2, 6)).astype(np.float32)
-    labels = np.array([4, 1])
-    found = sampled(logits, labels, np.arange(6), np.zeros(6, np.float32))
-    full = values_of(losses.full_softmax(logits, logits[np.arange(2), labels]))
-    np.testing.assert_allclose(found, full, rtol=1e-5)
-
-
-def test_sampled_softmax_estimates_the_partition_function_without_bias(rng):
-    logits = rng.normal(size=(1, 20)).astype(np.float32)
-    probability = rng.dirichlet(np.full(20, 2.0))
-    label, size = np.array([0]), 30
-    partitions = []
-    for _ in range(400):
-        negatives = rng.choice(20, size, p=probability)
-        log_expected = np.log(size * probability[negatives]).astype(np.float32)
-        loss = sampled(logits, label, negatives, log_expected)
-        partitions.append(np.exp(loss[0] + logits[0, 0]))
-    exact = np.exp(logits[0]).sum()
-    error = np.std(partitions) / np.sqrt(len(partitions))
-    assert abs(np.mean(partitions) - exact) < 4 * error
-    assert error < 0.04 * exact
-
-
 def test_binary_cross_entropy_equals_a_slow_twin():
     logits, labels = np.array([-2.0, 0.3, 4.0], np.float32), np.array([1.0, 0.0, 0.25], np.float32)
     for found, logit, label in zip(
