@@ -107,7 +107,7 @@ def item_vectors(model: CandidateModel, log: Prepared) -> np.ndarray:
     vectors, popularity = model.item_vectors(), recent_popularity(log, model.settings)
     if popularity is None:
         return vectors
-    log_counts = np.zeros((len(vectors), len(model.settings.popularity_hours)), np.float32)
+    log_counts = np.zeros((len(vectors), len(model.settings.popularity_minutes)), np.float32)
     step = popularity.steps(np.array([log.data_until]))
     trained = np.arange(popularity.num_items)
     log_counts[: len(trained)] = popularity.log_counts(trained, step)
@@ -118,25 +118,32 @@ def recent_popularity(log: Prepared, settings: CandidateSettings) -> RecentPopul
     """Count the watches of the whole log by time; None where the scores do without.
 
     Raises:
-        ConfigError: The settings ask for it, and the log has no times or the loss no negatives.
+        ConfigError: The settings ask for time, and the log has none, or the loss no negatives.
     """
-    if not settings.popularity_hours:
-        return None
-    examples = [shard.candidates for shard in log.shards]
-    has_time = all(part.has_time.all() for part in examples)
-    if settings.loss != "sampled_softmax" or not has_time:
+    if (settings.by_time or settings.popularity_minutes) and not _is_timed(log):
         raise ConfigError(
-            "candidates.popularity_hours: expected loss = 'sampled_softmax' and a log in which "
-            "every watch has a time; leave popularity_hours empty, or change these"
+            "candidates.by_time, popularity_minutes: expected a log in which every watch has a "
+            "time, this one has watches of which it knows only the order; leave them out"
+        )
+    if not settings.popularity_minutes:
+        return None
+    if settings.loss != "sampled_softmax":
+        raise ConfigError(
+            "candidates.popularity_minutes: expected loss = 'sampled_softmax', got "
+            f"{settings.loss!r}; change it, or leave popularity_minutes empty"
         )
     histories = [shard.histories for shard in log.shards]
     return RecentPopularity(
         np.concatenate([part.code for part in histories]) - 1,
         np.concatenate([part.moment for part in histories]),
         num_items=log.catalogue.num_trained,
-        hours=settings.popularity_hours,
-        refresh_hours=settings.popularity_refresh_hours,
+        minutes=settings.popularity_minutes,
+        refresh_minutes=settings.popularity_refresh_minutes,
     )
+
+
+def _is_timed(log: Prepared) -> bool:
+    return all(shard.candidates.has_time.all() for shard in log.shards)
 
 
 def _load(

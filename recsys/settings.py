@@ -128,9 +128,9 @@ class CandidateSettings(Settings):
     max_item_features: int = Field(default=16, ge=1)
     own_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the items that must do without their own row in a step of the training."""
-    popularity_hours: tuple[float, ...] = ()
+    popularity_minutes: tuple[PositiveInt, ...] = ()
     """Windows whose log-counts of watches are added to the scores with learned weights."""
-    popularity_refresh_hours: float = Field(default=24.0, gt=0)
+    popularity_refresh_minutes: int = Field(default=1440, ge=1)
     """How stale the counts may be when serving: the time between two bundles."""
     similarity: Literal["inner_product", "cosine"] = "inner_product"
     temperature: float = Field(default=0.05, gt=0)
@@ -143,6 +143,9 @@ class CandidateSettings(Settings):
     logq: Literal["none", "standard", "corrected"] = "corrected"
     """Correction of the sampled logits: of the negatives alone, as the label is not sampled
     (`corrected`), or of the label too (`standard`)."""
+    by_time: bool = False
+    """Take the batches of an epoch in the order of time, each of labels of about one time. What
+    is newest is learned last, and no item is scored with what only later watches told of it."""
     max_positions_per_user: int = Field(default=64, ge=1)
     """Random positions of a user that give a loss in one epoch, so that users weigh alike."""
     max_sequence_length: int = Field(default=200, ge=2)

@@ -25,7 +25,7 @@ compile, but leave 40 % of the work to padding."""
 SMALLEST_TIMED = 2
 """First number of positions where a row holds only the labels of an hour."""
 SAME_TIME_US = 3_600_000_000
-"""With a popularity, the labels of a row lie in the same hour: microseconds."""
+"""Where batches follow the time, the labels of a row lie in the same hour: microseconds."""
 MIN_CONCURRENT = 2048
 """Watches before and after a batch that count as concurrent, where it has fewer itself."""
 
@@ -59,8 +59,7 @@ class TrainingBatches:
         labels: Training labels of trained items.
         settings: Lengths and sizes.
         sampler: Of the negatives, for the sampled softmax.
-        popularity: Where the scores take it into account. A batch then holds labels of about
-            the same time, and a row labels of one refresh.
+        popularity: Where the scores take it into account.
         seed: Where chance comes from.
     """
 
@@ -78,14 +77,14 @@ class TrainingBatches:
         self._labels = labels.take(np.argsort(labels.user, kind="stable"))
         self._sampler, self._popularity = sampler, popularity
         self._piece = _pieces(self._labels, settings.max_sequence_length)
-        if popularity is not None:
-            self._steps = popularity.steps(self._labels.moment)
+        self._is_timed = settings.by_time or popularity is not None
+        if self._is_timed:
             self._piece = _number_pairs(self._piece, self._labels.moment // SAME_TIME_US)
             by_time = np.argsort(self._labels.moment, kind="stable")
             self._times = self._labels.moment[by_time]
             self._items_by_time = self._labels.item[by_time]
         self._lengths = _sizes(settings.max_sequence_length + settings.lookback)
-        smallest = SMALLEST if popularity is None else SMALLEST_TIMED
+        smallest = SMALLEST_TIMED if self._is_timed else SMALLEST
         self._widths = _sizes(settings.max_positions_per_user, smallest)
 
     def __call__(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
@@ -119,18 +118,20 @@ class TrainingBatches:
     def _group(
         self, num_labels: np.ndarray, moment: np.ndarray, rng: np.random.Generator
     ) -> list[tuple[int, np.ndarray]]:
-        """Make batches of random rows with about as many labels; return them in random order.
+        """Make batches of rows with about as many labels, and order them.
 
-        With a popularity, the rows of a batch are neighbours in time.
+        The rows are random, and so is the order, unless the batches follow the time.
         """
         bucket = np.searchsorted(self._widths, num_labels)
         batches = []
         for number, num_positions in enumerate(self._widths):
             rows = rng.permutation(np.flatnonzero(bucket == number))
-            if self._popularity is not None:
+            if self._is_timed:
                 rows = rows[np.argsort(moment[rows], kind="stable")]
             size = self._num_rows(num_positions)
             batches += [(num_positions, rows[i : i + size]) for i in range(0, len(rows), size)]
+        if self._settings.by_time:
+            return sorted(batches, key=lambda batch: moment[batch[1][0]])
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def _num_rows(self, num_positions: int) -> int:
@@ -173,7 +174,7 @@ class TrainingBatches:
         is_real = batch["weight"] > 0
         real = batch["labels"][is_real]
         concurrent = None
-        if self._popularity is not None:
+        if self._is_timed:
             moments = self._labels.moment[label[is_real]]
             start, end = np.searchsorted(self._times, [moments.min(), moments.max() + 1])
             missing = max(0, MIN_CONCURRENT - (end - start))
@@ -195,12 +196,13 @@ class TrainingBatches:
         negatives: np.ndarray,
         label: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        steps, number = np.unique(self._steps[label], return_inverse=True)
+        own = popularity.steps(self._labels.moment[label])  # [B, P]
+        steps, number = np.unique(own, return_inverse=True)
         # Few sizes of this axis, or TensorFlow would trace every batch anew.
         padded = np.resize(steps, 1 << int(np.ceil(np.log2(len(steps)))))
         return {
             "popularity_step": number.reshape(label.shape).astype(np.int32),
-            "label_popularity": popularity.log_counts(labels, self._steps[label]),
+            "label_popularity": popularity.log_counts(labels, own),
             "negative_popularity": popularity.log_counts(negatives, padded[:, None]),
         }
 

@@ -99,7 +99,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         self.output_table = self._item_table("output")
         # The weights of the recent popularity, personal as the vector is.
         self.to_popularity_weights = keras.layers.Dense(
-            max(1, len(settings.popularity_hours)),
+            max(1, len(settings.popularity_minutes)),
             kernel_initializer="zeros",
             bias_initializer=keras.initializers.Constant(FIRST_POPULARITY_WEIGHT),
             name="popularity_weights",
@@ -118,7 +118,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         self.tower.build((None, num_inputs))
         last_width = (num_inputs, *self.settings.tower)[-1]
         self.to_user_vector.build((None, last_width))
-        if self.settings.popularity_hours:
+        if self.settings.popularity_minutes:
             self.to_popularity_weights.build((None, last_width))
         self.built = True
 
@@ -135,7 +135,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         vectors = self.to_user_vector(hidden)
         if self.settings.similarity == "cosine":
             vectors = ops.normalize(vectors, axis=-1)
-        weights = self.to_popularity_weights(hidden) if self.settings.popularity_hours else None
+        weights = self.to_popularity_weights(hidden) if self.settings.popularity_minutes else None
         return vectors, weights
 
     def softmax_loss(self, batch: Batch, training: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
@@ -152,7 +152,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
     def served_width(self) -> int:
         """D', width of the served vectors."""
         has_bias = self.settings.similarity == "inner_product"
-        return self.settings.embedding_width + has_bias + len(self.settings.popularity_hours)
+        return self.settings.embedding_width + has_bias + len(self.settings.popularity_minutes)
 
     def item_vectors(self) -> np.ndarray:
         """Return the vectors that user vectors are multiplied with: float32 [n, D' - K].
@@ -167,7 +167,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             bias[: self.sizes.num_items, 0] = to_numpy(self.output_bias.value)
             return np.concatenate([rows, bias], axis=1)
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        if self.settings.popularity_hours:
+        if self.settings.popularity_minutes:
             # Beside the popularity, how much the cosine counts is no longer all the same.
             rows = rows * np.exp(to_numpy(self.log_scale.value))
         return rows

@@ -1,16 +1,18 @@
 """How often items were watched lately, as of any moment: what a net of yesterday cannot know.
 
-The score of an item gets sum_k weight_k(user, context) log(1 + watches in the last h_k hours),
+The score of an item gets sum_k weight_k(user, context) log(1 + watches in the last m_k minutes),
 added to the inner product of the vectors; the weights are outputs of the user tower, so that the
 sum is an inner product again. Counts are those known at the last refresh before the moment: with
-`refresh_hours` as long as bundles are served, training sees them as stale as serving does.
+`refresh_minutes` as long as bundles are served, training sees them as stale as serving does.
 """
+
+import math
 
 import numpy as np
 
 from recsys.errors import ConfigError
 
-MICROSECONDS_PER_HOUR = 3_600_000_000
+MICROSECONDS_PER_MINUTE = 60_000_000
 MAX_CELLS = 1_000_000_000
 """Of the table of running counts: 4 bytes each."""
 
@@ -22,8 +24,8 @@ class RecentPopularity:
         items: int32 [W], rows of the watched items; others than 0 to N - 1 are left out.
         moments: int64 [W], microseconds, when each watch was known.
         num_items: N.
-        hours: Lengths of the K windows.
-        refresh_hours: The counts change at multiples of this since the epoch (UTC).
+        minutes: Lengths of the K windows.
+        refresh_minutes: The counts change at multiples of this since the epoch (UTC).
 
     Raises:
         ConfigError: The table of counts would be too big.
@@ -35,15 +37,15 @@ class RecentPopularity:
         moments: np.ndarray,
         *,
         num_items: int,
-        hours: tuple[float, ...],
-        refresh_hours: float,
+        minutes: tuple[int, ...],
+        refresh_minutes: int,
     ) -> None:
         kept = (items >= 0) & (items < num_items)
         items, moments = items[kept], moments[kept]
-        step = min(*hours, refresh_hours) * MICROSECONDS_PER_HOUR
-        self._step = round(step)
-        self._refresh = max(1, round(refresh_hours * MICROSECONDS_PER_HOUR / step))
-        self._windows = [max(1, round(each * MICROSECONDS_PER_HOUR / step)) for each in hours]
+        step = math.gcd(refresh_minutes, *minutes)
+        self._step = step * MICROSECONDS_PER_MINUTE
+        self._refresh = refresh_minutes // step
+        self._windows = [each // step for each in minutes]
         # The origin is a multiple of the refresh, so that midnight stays midnight.
         first = int(moments.min(initial=np.iinfo(np.int64).max)) if len(moments) else 0
         self._origin = first // (self._step * self._refresh) * self._refresh
@@ -51,9 +53,9 @@ class RecentPopularity:
         num_columns = int(column.max(initial=0)) + 1
         if num_items * (num_columns + 1) > MAX_CELLS:
             raise ConfigError(
-                f"candidates.popularity_hours: counting {num_items:,} items over {num_columns:,} "
-                f"steps needs more than {MAX_CELLS:,} cells; take longer windows and a longer "
-                f"popularity_refresh_hours, lower data.max_items, or a shorter log"
+                f"candidates.popularity_minutes: counting {num_items:,} items over {num_columns:,} "
+                f"steps needs more than {MAX_CELLS:,} cells; take windows and a refresh of a "
+                f"longer common divisor, lower data.max_items, or a shorter log"
             )
         self._counts = np.zeros((num_items, num_columns + 1), np.int32)
         np.add.at(self._counts, (items, column + 1), 1)

@@ -6,6 +6,7 @@ query, for k catalogue rows. Where a method knows fewer than k, popular items fi
 References:
     Linden, Smith, York, Amazon.com recommendations: item-to-item collaborative filtering, 2003.
     Hu, Koren, Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
+    Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
-from scipy import sparse
+from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
 
 MICROSECONDS_PER_HOUR = 3_600_000_000
@@ -30,6 +31,9 @@ ALS_FACTORS = 64
 ALS_ITERATIONS = 10
 ALS_REGULARIZATION = 0.05
 ALS_CONFIDENCE = 2.0
+EASE_REGULARIZATION = 300.0
+MAX_EASE_ITEMS = 20_000
+"""Beyond, its dense item by item matrix takes gigabytes."""
 MAX_ALS_USERS = 100_000
 """Users that factor the items; the factors of those asked are solved for anyway."""
 
@@ -258,6 +262,57 @@ class MatrixFactorization:
                 )
             # Filtered items come back with the lowest float.
             found[asked, :length] = np.where(scores > np.finfo(np.float32).min, items, -1)
+        return _fill(found, self._popular.recommend(histories, 2 * k, seen_filtered=seen_filtered))
+
+
+class Ease:
+    """A linear model of every item from all others, in closed form (Steck 2019, eq. 8).
+
+    Args:
+        weights: float32 [N, N], B, with a zero diagonal.
+        popular: Fills the lists of queries without a history.
+    """
+
+    def __init__(self, weights: np.ndarray, popular: Popularity) -> None:
+        self._weights = weights
+        self._popular = popular
+
+    @classmethod
+    def fit(
+        cls, watches: Watches, num_items: int, *, regularization: float = EASE_REGULARIZATION
+    ) -> "Ease":
+        """Solve B = I - P diag(1 / P), P = (X^T X + lambda I)^-1.
+
+        Raises:
+            ValueError: More items than `MAX_EASE_ITEMS`.
+        """
+        if num_items > MAX_EASE_ITEMS:
+            raise ValueError(
+                f"EASE holds an item by item matrix: expected at most {MAX_EASE_ITEMS:,} items, "
+                f"got {num_items:,}; leave it out"
+            )
+        users = watches.matrix(num_items)
+        gram = (users.T @ users).toarray()
+        gram[np.diag_indices(num_items)] += regularization
+        inverse = linalg.inv(gram, overwrite_a=True, check_finite=False)
+        weights = -inverse / np.diag(inverse)
+        np.fill_diagonal(weights, 0)
+        return cls(weights.astype(np.float32), Popularity.fit(watches, num_items))
+
+    def recommend(self, histories: Watches, k: int, *, seen_filtered: bool) -> np.ndarray:
+        """Return the k items of largest predicted preference."""
+        num_items = len(self._weights)
+        found = np.full((len(histories), k), -1, np.int64)
+        length = min(k, num_items)
+        for start in range(0, len(histories), QUERY_CHUNK):
+            part = _slice(histories, start, start + QUERY_CHUNK)
+            scores = part.matrix(num_items) @ self._weights
+            if seen_filtered:
+                scores[_seen(part, num_items)] = -np.inf
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :length]
+            known = np.take_along_axis(scores, best, axis=1) > -np.inf
+            has_history = np.diff(part.offsets)[:, None] > 0
+            found[start : start + len(part), :length] = np.where(known & has_history, best, -1)
         return _fill(found, self._popular.recommend(histories, 2 * k, seen_filtered=seen_filtered))
 
 

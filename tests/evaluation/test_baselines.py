@@ -5,6 +5,7 @@ from recsys.evaluation import baselines
 from recsys.evaluation.baselines import (
     MICROSECONDS_PER_HOUR,
     Covisitation,
+    Ease,
     MatrixFactorization,
     Popularity,
     RecentPopularity,
@@ -32,10 +33,11 @@ def fit_all(log, num_items):
         "popularity": Popularity.fit(log, num_items),
         "covisitation": Covisitation.fit(log, num_items),
         "als": MatrixFactorization.fit(log, num_items, seed=0),
+        "ease": Ease.fit(log, num_items, regularization=5.0),
     }
 
 
-@pytest.mark.parametrize("name", ["popularity", "covisitation", "als"])
+@pytest.mark.parametrize("name", ["popularity", "covisitation", "als", "ease"])
 @pytest.mark.parametrize("seen_filtered", [True, False])
 def test_lists_are_distinct_padded_at_the_end_and_free_of_seen_items(
     name, seen_filtered, two_tastes
@@ -55,7 +57,7 @@ def test_lists_are_distinct_padded_at_the_end_and_free_of_seen_items(
             assert not set(listed.tolist()) & set(history.tolist())
 
 
-@pytest.mark.parametrize("name", ["covisitation", "als"])
+@pytest.mark.parametrize("name", ["covisitation", "als", "ease"])
 def test_personal_baselines_find_the_taste(name, two_tastes):
     found = fit_all(two_tastes, 21)[name].recommend(
         watches([[0, 1], [10, 11]]), 5, seen_filtered=True
@@ -113,6 +115,24 @@ def test_popularity_between_refreshes_is_stale_and_never_early():
 def test_recent_popularity_needs_moments():
     with pytest.raises(ValueError, match="moments"):
         RecentPopularity(watches([[0]]), 1, hours=1)
+
+
+def test_ease_weights_solve_the_ridge_regression_without_the_item_itself():
+    log = watches([[0, 1], [0, 1, 2], [1, 2], [2, 3], [0, 3]])
+    users, regularization = log.matrix(4).toarray().astype(np.float64), 2.0
+    found = Ease.fit(log, 4, regularization=regularization)._weights
+    for item in range(4):
+        others = np.delete(np.arange(4), item)
+        predictors = users[:, others]
+        gram = predictors.T @ predictors + regularization * np.eye(3)
+        expected = np.linalg.solve(gram, predictors.T @ users[:, item])
+        np.testing.assert_allclose(found[others, item], expected, rtol=1e-5)
+        assert found[item, item] == 0
+
+
+def test_ease_refuses_a_catalogue_too_big_for_its_matrix():
+    with pytest.raises(ValueError, match="at most 20,000 items, got 20,001"):
+        Ease.fit(watches([[0]]), 20_001)
 
 
 def test_covisitation_similarity_is_the_cosine_of_users():
