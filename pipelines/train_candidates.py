@@ -108,9 +108,8 @@ def item_vectors(model: CandidateModel, log: Prepared) -> np.ndarray:
     if popularity is None:
         return vectors
     log_counts = np.zeros((len(vectors), len(model.settings.popularity_minutes)), np.float32)
-    step = popularity.steps(np.array([log.data_until]))
-    trained = np.arange(popularity.num_items)
-    log_counts[: len(trained)] = popularity.log_counts(trained, step)
+    refresh = popularity.refreshes(np.array([log.data_until])).item()
+    log_counts[: popularity.num_items] = popularity.log_counts(refresh)
     return np.concatenate([vectors, log_counts], axis=1)
 
 

@@ -146,6 +146,8 @@ class CandidateSettings(Settings):
     by_time: bool = False
     """Take the batches of an epoch in the order of time, each of labels of about one time. What
     is newest is learned last, and no item is scored with what only later watches told of it."""
+    slot_minutes: int = Field(default=60, ge=1)
+    """Length of the time that the labels of a batch share."""
     max_positions_per_user: int = Field(default=64, ge=1)
     """Random positions of a user that give a loss in one epoch, so that users weigh alike."""
     max_sequence_length: int = Field(default=200, ge=2)

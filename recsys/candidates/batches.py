@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.candidates.negatives import NegativeSampler
-from recsys.candidates.popularity import RecentPopularity
+from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.query_time import query_time
 from recsys.candidates.sequences import Labels, Sequences
 from recsys.core.random import stream
@@ -24,10 +24,8 @@ SMALLEST, GROWTH = 8, 1.25
 compile, but leave 40 % of the work to padding."""
 SMALLEST_TIMED = 2
 """First number of positions where a row holds only the labels of an hour."""
-SAME_TIME_US = 3_600_000_000
-"""Where batches follow the time, the labels of a row lie in the same hour: microseconds."""
 MIN_CONCURRENT = 2048
-"""Watches before and after a batch that count as concurrent, where it has fewer itself."""
+"""Watches that count as concurrent with a batch, its own and those before it."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,15 @@ class TrainingBatches:
         self._piece = _pieces(self._labels, settings.max_sequence_length)
         self._is_timed = settings.by_time or popularity is not None
         if self._is_timed:
-            self._piece = _number_pairs(self._piece, self._labels.moment // SAME_TIME_US)
+            slot = self._slots(self._labels.moment)
+            self._piece = _number_pairs(self._piece, slot)
             by_time = np.argsort(self._labels.moment, kind="stable")
             self._times = self._labels.moment[by_time]
             self._items_by_time = self._labels.item[by_time]
         self._lengths = _sizes(settings.max_sequence_length + settings.lookback)
         smallest = SMALLEST_TIMED if self._is_timed else SMALLEST
         self._widths = _sizes(settings.max_positions_per_user, smallest)
+        self._heights = _sizes(settings.training.batch_size * settings.max_positions_per_user)
 
     def __call__(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield the batches of an epoch."""
@@ -123,16 +123,23 @@ class TrainingBatches:
         The rows are random, and so is the order, unless the batches follow the time.
         """
         bucket = np.searchsorted(self._widths, num_labels)
+        slot = self._slots(moment) if self._is_timed else np.zeros_like(moment)
+        group = _number_pairs(slot, bucket)
+        order = rng.permutation(len(group))
+        order = order[np.argsort(group[order], kind="stable")]
+        ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1
         batches = []
-        for number, num_positions in enumerate(self._widths):
-            rows = rng.permutation(np.flatnonzero(bucket == number))
-            if self._is_timed:
-                rows = rows[np.argsort(moment[rows], kind="stable")]
+        for rows in np.split(order, ends[:-1]):
+            num_positions = self._widths[bucket[rows[0]]]
             size = self._num_rows(num_positions)
             batches += [(num_positions, rows[i : i + size]) for i in range(0, len(rows), size)]
+        shuffled = [batches[i] for i in rng.permutation(len(batches))]
         if self._settings.by_time:
-            return sorted(batches, key=lambda batch: moment[batch[1][0]])
-        return [batches[i] for i in rng.permutation(len(batches))]
+            shuffled.sort(key=lambda batch: slot[batch[1][0]])
+        return shuffled
+
+    def _slots(self, moment: np.ndarray) -> np.ndarray:
+        return moment // (self._settings.slot_minutes * MICROSECONDS_PER_MINUTE)
 
     def _num_rows(self, num_positions: int) -> int:
         """Return B: rows of few labels come in larger batches, so that steps have equal work."""
@@ -145,6 +152,8 @@ class TrainingBatches:
         """Return a batch without its negatives, and the label of each example: int64 [B, P]."""
         length = self._lengths[np.searchsorted(self._lengths, plan.length[rows].max())]
         num_rows = self._num_rows(num_positions)
+        if self._is_timed:  # Slots end with batches of few rows.
+            num_rows = self._heights[np.searchsorted(self._heights, len(rows))]
         user, last = _pad(plan.user[rows], num_rows), _pad(plan.last[rows], num_rows)
         begin, end = _pad(plan.start[rows], num_rows), _pad(plan.start[rows + 1], num_rows)
         position = begin[:, None] + np.arange(num_positions)  # [B, P]
@@ -177,8 +186,8 @@ class TrainingBatches:
         if self._is_timed:
             moments = self._labels.moment[label[is_real]]
             start, end = np.searchsorted(self._times, [moments.min(), moments.max() + 1])
-            missing = max(0, MIN_CONCURRENT - (end - start))
-            concurrent = self._items_by_time[max(0, start - missing) : end + missing]
+            start = min(start, max(0, end - MIN_CONCURRENT))
+            concurrent = self._items_by_time[start:end]
         items, log_expected = sampler.sample(rng, labels=real, concurrent=concurrent)
         found = {"negatives": items, "log_expected_counts": log_expected}
         if self._settings.logq == "standard":
@@ -196,14 +205,19 @@ class TrainingBatches:
         negatives: np.ndarray,
         label: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        own = popularity.steps(self._labels.moment[label])  # [B, P]
-        steps, number = np.unique(own, return_inverse=True)
+        own = popularity.refreshes(self._labels.moment[label])  # [B, P]
+        refreshes, number = np.unique(own, return_inverse=True)
+        counts = np.stack([popularity.log_counts(refresh) for refresh in refreshes.tolist()])
+        of_negatives = counts[:, negatives]  # [G, M, K]
         # Few sizes of this axis, or TensorFlow would trace every batch anew.
-        padded = np.resize(steps, 1 << int(np.ceil(np.log2(len(steps)))))
+        size = 1 << int(np.ceil(np.log2(len(refreshes))))
+        number = number.reshape(label.shape)
         return {
-            "popularity_step": number.reshape(label.shape).astype(np.int32),
-            "label_popularity": popularity.log_counts(labels, own),
-            "negative_popularity": popularity.log_counts(negatives, padded[:, None]),
+            "popularity_step": number.astype(np.int32),
+            "label_popularity": counts[number, labels],
+            "negative_popularity": np.resize(
+                counts[:, negatives], (size, *counts[:, negatives].shape[1:])
+            ),
         }
 
 

@@ -122,23 +122,22 @@ class ValidationRanking:
             item_vectors: float32 [at least N, D'], without the dimensions of a popularity.
         """
         ranks = np.full(len(self._labels), np.inf)
-        if self._popularity is None:
-            steps = np.zeros(len(ranks), np.int64)
-        else:
-            steps = self._popularity.steps(self._labels.moment)
-        for step in np.unique(steps):
-            vectors = self._with_popularity(item_vectors, step)
-            members = np.flatnonzero(steps == step)
+        refreshes = np.zeros(len(ranks), np.int64)
+        if self._popularity is not None:
+            refreshes = self._popularity.refreshes(self._labels.moment)
+        for refresh in np.unique(refreshes).tolist():
+            vectors = self._with_popularity(item_vectors, refresh)
+            members = np.flatnonzero(refreshes == refresh)
             for start in range(0, len(members), CHUNK):
                 chosen = members[start : start + CHUNK]
                 scores = user_vectors[chosen, 0] @ vectors.T  # [b, N]
                 ranks[chosen] = self._ranks_of(chosen, scores)
         return ranks
 
-    def _with_popularity(self, item_vectors: np.ndarray, step: np.int64) -> np.ndarray:
+    def _with_popularity(self, item_vectors: np.ndarray, refresh: int) -> np.ndarray:
         if self._popularity is None:
             return item_vectors
-        log_counts = self._popularity.log_counts(np.arange(self._popularity.num_items), step)
+        log_counts = self._popularity.log_counts(refresh)
         return np.concatenate([item_vectors[: len(log_counts)], log_counts], axis=1)
 
     def _ranks_of(self, chosen: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ import pytest
 
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.query_time import query_time
-from recsys.errors import ConfigError
 
 MINUTE = MICROSECONDS_PER_MINUTE
 HOUR = 60 * MINUTE
@@ -27,8 +26,7 @@ def test_counts_equal_the_definition(refresh_minutes):
         items, moments, num_items=6, minutes=(60, 1440), refresh_minutes=refresh_minutes
     )
     for moment in rng.choice(moments, 30):
-        step = popularity.steps(np.array([moment]))
-        found = popularity.log_counts(np.arange(6), step)
+        found = popularity.log_counts(popularity.refreshes(moment).item())
         for window, minutes in enumerate((60, 1440)):
             expected = slow_counts(items, moments, 6, moment, minutes, refresh_minutes)
             np.testing.assert_allclose(found[:, window], np.log1p(expected), rtol=1e-6)
@@ -38,18 +36,8 @@ def test_a_watch_is_not_counted_at_its_own_moment():
     popularity = RecentPopularity(
         np.zeros(1, np.int32), np.array([5 * HOUR]), num_items=1, minutes=(60,), refresh_minutes=60
     )
-    before = popularity.log_counts(np.zeros(1, np.int32), popularity.steps(np.array([5 * HOUR])))
-    assert before.item() == 0
-
-
-def test_moments_outside_the_log_take_its_ends():
-    moments = np.array([10 * HOUR, 11 * HOUR])
-    popularity = RecentPopularity(
-        np.array([0, 0], np.int32), moments, num_items=1, minutes=(300,), refresh_minutes=60
-    )
-    steps = popularity.steps(np.array([0, 100 * HOUR]))
-    found = popularity.log_counts(np.zeros(2, np.int32), steps)[:, 0]
-    np.testing.assert_allclose(found, np.log1p([0, 2]), rtol=1e-6)
+    assert popularity.log_counts(5 * HOUR).item() == 0
+    assert popularity.log_counts(6 * HOUR).item() == pytest.approx(np.log(2))
 
 
 def test_untrained_items_are_left_out():
@@ -57,16 +45,7 @@ def test_untrained_items_are_left_out():
     popularity = RecentPopularity(
         items, np.full(3, HOUR), num_items=2, minutes=(60,), refresh_minutes=60
     )
-    step = popularity.steps(np.array([3 * HOUR]))
-    np.testing.assert_allclose(popularity.log_counts(np.arange(2), step)[:, 0], np.log1p([1, 0]))
-
-
-def test_a_table_too_big_is_refused_with_advice():
-    moments = np.array([0, 10_000 * HOUR])
-    with pytest.raises(ConfigError, match="lower data.max_items"):
-        RecentPopularity(
-            np.zeros(2, np.int32), moments, num_items=1_000_000, minutes=(60,), refresh_minutes=60
-        )
+    np.testing.assert_allclose(popularity.log_counts(2 * HOUR)[:, 0], np.log1p([1, 0]))
 
 
 def test_query_time_turns_once_a_day_and_once_a_week():
