@@ -215,9 +215,7 @@ class TrainingBatches:
         return {
             "popularity_step": number.astype(np.int32),
             "label_popularity": counts[number, labels],
-            "negative_popularity": np.resize(
-                counts[:, negatives], (size, *counts[:, negatives].shape[1:])
-            ),
+            "negative_popularity": np.resize(of_negatives, (size, *of_negatives.shape[1:])),
         }
 
 
