@@ -179,9 +179,12 @@ class _Run:
         with progress(description, self.num_batches) as task:
             task.advance(self.sums.batches)
             while self._take_steps(itertools.islice(remaining, self._steps_to_look()), task):
-                if self._is_save_due():
+                # Asked for once: a signal between the two would end it unsaved.
+                is_asked = bool(self.interruption.signal_name)
+                if is_asked or self._is_save_due():
                     self.save()
-                self._leave_if_asked()
+                if is_asked:
+                    raise self._interrupted()
                 if self._is_out_of_time():
                     return
 
@@ -217,14 +220,11 @@ class _Run:
 
     def _is_save_due(self) -> bool:
         steps, seconds = self.settings.checkpoint_steps, self.settings.checkpoint_seconds
-        if self.interruption.signal_name or (steps and self.level.steps % steps == 0):
-            return True
-        return time.monotonic() - self.saved_at >= seconds
+        is_at_step = steps is not None and self.level.steps % steps == 0
+        return is_at_step or time.monotonic() - self.saved_at >= seconds
 
-    def _leave_if_asked(self) -> None:
-        if not self.interruption.signal_name:
-            return
-        raise TrainingInterrupted(
+    def _interrupted(self) -> TrainingInterrupted:
+        return TrainingInterrupted(
             f"{self.interruption.signal_name} came: the training stopped in epoch "
             f"{len(self.epochs) + 1} after {self.sums.batches} steps, and is kept in "
             f"{self.directory}"
@@ -245,7 +245,8 @@ class _Run:
         self.stop = self._reason_to_stop()
         self._report(epoch)
         self.save()
-        self._leave_if_asked()
+        if self.interruption.signal_name:
+            raise self._interrupted()
 
     def resume(self) -> None:
         """Take up the checkpoint, where there is one."""
