@@ -11,7 +11,7 @@ import typer
 from pipelines import run as run_pipeline
 from pipelines.config import load_settings
 from pipelines.environment import set_up
-from recsys.errors import ConfigError, RecsysError
+from recsys.errors import ConfigError, RecsysError, TrainingInterrupted
 from recsys.settings import DataSettings
 
 app = typer.Typer(
@@ -36,10 +36,15 @@ BundleDirectory = Annotated[Path, typer.Option("--bundle", help="Directory of th
 
 
 def main() -> None:
-    """Run the command; an error of ours ends in one line and exit status 1, never a traceback."""
+    """Run the command; an error of ours ends in one line and exit status 1, never a traceback.
+
+    A training that a signal ended in good order is no error.
+    """
     set_up()
     try:
         app()
+    except TrainingInterrupted as interrupted:
+        print(f"recsys: {interrupted}; the same command again goes on", file=sys.stderr)
     except RecsysError as error:
         print(f"recsys: {error}", file=sys.stderr)
         raise SystemExit(1) from None

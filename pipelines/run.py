@@ -12,6 +12,7 @@ from typing import Any
 
 from pipelines.paths import RunPaths
 from pipelines.steps import read_identity, run_step
+from recsys.artefacts import MANIFEST, hash_file
 from recsys.data.prepared import load_prepared
 from recsys.settings import RecsysSettings
 
@@ -57,6 +58,7 @@ def run_one(
         target,
         inputs,
         lambda directory: _work(step, settings, paths, directory),
+        resume_key=_resume_key(step, paths),
         forced=forced,
         announce=announce,
     )
@@ -95,6 +97,15 @@ _PARENTS = {
 }
 
 
+_GUARDS = {"checkpoint_seconds", "checkpoint_steps", "checkpoints_kept", "max_loss_ratio"}
+"""Settings that guard a training and do not change what comes out of it."""
+
+
+def _resume_key(step: str, paths: RunPaths) -> str | None:
+    """Return what a training has to have been begun on: the log as prepared, to the byte."""
+    return hash_file(paths.prepared / MANIFEST) if step in ("candidates", "ranking") else None
+
+
 def _parents(step: str, paths: RunPaths) -> dict[str, str]:
     present = (name for name in _PARENTS[step] if name != "ranking" or paths.ranking.exists())
     return {name: read_identity(paths.root / name) for name in present}
@@ -102,7 +113,8 @@ def _parents(step: str, paths: RunPaths) -> dict[str, str]:
 
 def _settings_of(step: str, settings: RecsysSettings) -> dict[str, Any]:
     """Return the part of the settings that a step's result depends on."""
-    whole = settings.model_dump(mode="json")
+    trainings = {step: {"training": _GUARDS} for step in ("candidates", "ranking")}
+    whole = settings.model_dump(mode="json", exclude=trainings)
     if step == "prepared":
         columns = {
             "context": whole["candidates"]["context"],

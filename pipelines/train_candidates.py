@@ -4,7 +4,7 @@ user_tower.onnx, item_vectors.npy   what a bundle takes
 model.json                          the tower's inputs and widths, validation metrics
 user_vectors.parquet                user_id, vector: as of `data_until`, for other systems
 curves.json, tensorboard/           how the training went
-checkpoint.npz                      to go on from
+unfinished/                         checkpoints to go on from
 """
 
 import json

@@ -4,16 +4,19 @@ ranker.onnx          the net, seen to compute what Keras computes
 calibration.json     factors on its expected seconds, fitted on the validation part
 features.json        names and sizes of its inputs
 validation.json      metrics of the validation part, after calibration
-curves.json, tensorboard/, checkpoint.npz    how the training went
+curves.json, tensorboard/    how the training went
+unfinished/          checkpoints to go on from; the mapped rows while it runs
 """
 
+import contextlib
 import json
-import tempfile
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from recsys.artefacts import UNFINISHED
 from recsys.core.backends import compile_call
 from recsys.core.random import stream
 from recsys.core.training import TrainingHistory, train
@@ -47,8 +50,8 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     log = load_prepared(prepared)
     items = ItemFeatures.build(log.catalogue, log.vocabularies, settings.ranking)
     spec = spec_of(log, items, settings.ranking)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".rows.") as scratch:
-        rows = map_rows(log, items, spec, (TRAINING, VALIDATION), Path(scratch))
+    with _scratch(out / UNFINISHED / "rows") as scratch:
+        rows = map_rows(log, items, spec, (TRAINING, VALIDATION), scratch)
         model, history = train_model(rows, spec, settings.ranking, out, seed=settings.seed)
         validation = Validation(model, rows)
         calibration = validation.calibration()
@@ -185,6 +188,20 @@ class Validation:
 
     def _seconds(self) -> np.ndarray:
         return self._rows.watch_ms[self._chosen] / 1000
+
+
+@contextlib.contextmanager
+def _scratch(directory: Path) -> Iterator[Path]:
+    """Give an empty directory for the time of the block, also where a killed step left a full one.
+
+    A name drawn anew each time would leave the rows of every kill behind.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 def _rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:

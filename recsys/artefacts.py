@@ -1,8 +1,8 @@
 """Directories that a pipeline step writes: atomic, hashed, described by a manifest.
 
-A step writes under a temporary name beside its target and renames it into place, so a killed
-step leaves nothing that looks finished. `manifest.json` holds a format number, the sha256 of
-every file, and whatever the step says of itself.
+A step writes under another name beside its target and renames it into place, so a killed step
+leaves nothing that looks finished; a long one may find there what it had done. `manifest.json`
+holds a format number, the sha256 of every file, and whatever the step says of itself.
 """
 
 import contextlib
@@ -22,6 +22,8 @@ from recsys.errors import ArtefactError
 MANIFEST = "manifest.json"
 STEP_FILE = "step.json"
 """What a pipeline run notes beside the artefact itself; no part of it, and never parsed with it."""
+UNFINISHED = "unfinished"
+"""Subdirectory for what only a step under way needs: checkpoints, scratch files."""
 
 
 @contextlib.contextmanager
@@ -38,6 +40,29 @@ def new_directory(target: Path) -> Iterator[Path]:
         _replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def resumable_directory(target: Path, key: str) -> Iterator[Path]:
+    """Give a directory that outlives errors and kills, and becomes `target` in the end.
+
+    What an earlier block of the same key left in it is still there; what blocks of other keys
+    left is deleted. Its `unfinished/` does not come along to `target`. Two blocks at once would
+    mix their files: the caller sees to it that there is one.
+
+    Args:
+        target: Replaced if it is there already.
+        key: A hash of everything that decides what is written.
+    """
+    partial = target.with_name(f"{target.name}.partial-{key[:16]}")
+    for other in target.parent.glob(f"{target.name}.partial-*"):
+        if other != partial:
+            shutil.rmtree(other)
+    partial.mkdir(parents=True, exist_ok=True)
+    yield partial
+    # Only once it is in place: a kill in between must not cost the checkpoints.
+    _replace(partial, target)
+    shutil.rmtree(target / UNFINISHED, ignore_errors=True)
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -21,6 +21,10 @@ class TrainingError(RecsysError):
     """A training cannot go on: a loss that is not finite, a checkpoint that does not fit."""
 
 
+class TrainingInterrupted(RecsysError):
+    """A training ended early because a signal asked for it; started again, it goes on."""
+
+
 class ArtefactError(RecsysError):
     """A directory written by a pipeline step is missing, broken or not what was expected."""
 

@@ -85,6 +85,11 @@ class TrainingSettings(Settings):
     patience: int = Field(default=3, ge=1)
     """Epochs without a better validation metric before the training stops."""
     checkpoint_seconds: float = Field(default=60.0, gt=0)
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Save after every so many steps as well."""
+    checkpoints_kept: int = Field(default=2, ge=1)
+    max_loss_ratio: float = Field(default=10.0, gt=1)
+    """Stop when the mean loss of the newest steps is above this many times that of the first."""
     max_seconds: float | None = Field(default=None, gt=0)
     """Wall-clock limit; the best weights so far are kept."""
     tensorboard: bool = True

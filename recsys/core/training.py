@@ -1,15 +1,16 @@
 """The one training loop of both stages.
 
 Goes in: a built Keras model, a loss over batches, a source of batches, a validation function.
-Comes out: the model with its best weights, `checkpoint.npz` and `curves.json` in a directory. A
-killed run that is started again goes on where its checkpoint left off, bit for bit.
+Comes out: the model with its best weights, and `curves.json` in a directory. Below that,
+`unfinished/` holds the checkpoints: a training that was killed, or asked to end by SIGTERM or
+SIGINT, goes on from there when it is started again, bit for bit.
 """
 
 import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,22 +19,19 @@ import keras
 import numpy as np
 from tensorboard.summary import Writer
 
-from recsys.artefacts import hash_json
-from recsys.core.backends import ArrayBatch, Loss, compile_step, to_numpy
-from recsys.core.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    read_variables,
-    save_checkpoint,
-    write_variables,
-)
+from recsys.artefacts import UNFINISHED, hash_json
+from recsys.core.backends import ArrayBatch, Loss, Tensor, compile_step, to_numpy
+from recsys.core.checkpoint import Checkpoint, Checkpoints, read_variables, write_variables
+from recsys.core.interruption import Interruption, noted_signals
+from recsys.core.loss_level import LossLevel
 from recsys.core.optimizers.adam import new_optimizer
-from recsys.errors import TrainingError
+from recsys.errors import TrainingError, TrainingInterrupted
 from recsys.progress import ProgressTask, progress
 from recsys.settings import TrainingSettings
 
-CHECKPOINT = "checkpoint.npz"
 CURVES = "curves.json"
+BAD_BATCH = "bad_batch.npz"
+"""In `unfinished/`: the batch that ended a training."""
 LOOK_STEPS = 16
 """Losses are looked at this many steps at a time: to look is to wait for the device."""
 
@@ -107,20 +105,23 @@ def train(
         settings: Epochs, batch size, learning rate, limits.
         monitor: Which of the validation metrics says what is best.
         larger_is_better: Of the monitored metric.
-        directory: Gets the checkpoint, the curves, and TensorBoard's files where asked.
+        directory: Gets the curves, TensorBoard's files where asked, and the checkpoints.
         seed: What the caller drew its batches from; a checkpoint of another seed is refused.
         description: Shown beside the progress bar.
         num_batches: Steps in an epoch where known; about so many will do.
 
     Raises:
-        TrainingError: A loss or the monitored metric is not finite, or the checkpoint found does
-            not fit.
+        TrainingError: A loss or the monitored metric is not finite, the losses have exploded, or
+            the checkpoint found does not fit.
+        TrainingInterrupted: A signal asked for the end. The last step is finished and saved.
     """
-    run = _Run(model, loss, settings, directory, seed, num_batches)
-    run.resume()
-    while not run.stop:
-        run.train_epoch(batches, f"{description}, epoch {len(run.epochs) + 1}")
-        run.end_epoch(_checked(validate(), monitor), monitor, larger_is_better)
+    with noted_signals() as interruption:
+        run = _Run(model, loss, settings, directory, seed, num_batches, interruption)
+        run.resume()
+        while not run.stop:
+            run.train_epoch(batches, f"{description}, epoch {len(run.epochs) + 1}")
+            run.end_epoch(_checked(validate(), monitor), monitor, larger_is_better)
+    run.write_curves()
     write_variables(model.trainable_variables, run.best_weights)
     return TrainingHistory(run.epochs, run.best_epoch, run.stop)
 
@@ -155,17 +156,19 @@ class _Run:
         directory: Path,
         seed: int,
         num_batches: int | None,
+        interruption: Interruption,
     ) -> None:
-        self.num_batches = num_batches
+        self.num_batches, self.interruption = num_batches, interruption
         self.model, self.settings, self.directory = model, settings, directory
         self.optimizer = new_optimizer(settings, num_batches)
         self.optimizer.build(model.trainable_variables)
         self.step = compile_step(model, loss, self.optimizer)
         self.fingerprint = _fingerprint(settings, seed)
         self.epochs: list[Epoch] = []
-        self.sums = _Sums()
-        self.best_epoch, self.best_weights = -1, read_variables(model.trainable_variables)
+        self.sums, self.level = _Sums(), LossLevel()
+        self.best_epoch, self.best_weights = -1, list[np.ndarray]()
         self.stop: Stop = ""
+        self.checkpoints = Checkpoints(directory / UNFINISHED, settings.checkpoints_kept)
         self.started = self.saved_at = time.monotonic()
         self.seconds_before = 0.0
         self.writer = Writer(str(directory / "tensorboard")) if settings.tensorboard else None
@@ -175,25 +178,57 @@ class _Run:
         remaining = itertools.islice(batches(len(self.epochs)), self.sums.batches, None)
         with progress(description, self.num_batches) as task:
             task.advance(self.sums.batches)
-            while chunk := list(itertools.islice(remaining, LOOK_STEPS)):
-                self._take_steps(chunk, task)
-                if time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds:
+            while self._take_steps(itertools.islice(remaining, self._steps_to_look()), task):
+                # Asked for once: a signal between the two would end it unsaved.
+                is_asked = bool(self.interruption.signal_name)
+                if is_asked or self._is_save_due():
                     self.save()
+                if is_asked:
+                    raise self._interrupted()
                 if self._is_out_of_time():
                     return
 
-    def _take_steps(self, chunk: Sequence[ArrayBatch], task: ProgressTask) -> None:
+    def _take_steps(self, batches: Iterable[ArrayBatch], task: ProgressTask) -> int:
+        """Take some steps, fewer if a signal comes, and look at them; return their number."""
         started = time.monotonic()
-        results = [self.step(batch) for batch in chunk]
-        for batch, (value, figures) in zip(chunk, results, strict=True):
-            self.sums.batches += 1
-            read = {"loss": value, **figures}
-            numbers = {name: float(to_numpy(scalar)) for name, scalar in read.items()}
-            self._check_finite(numbers["loss"])
-            self.sums.add(int(np.count_nonzero(batch["weight"])), numbers)
+        taken = []
+        for batch in batches:
+            taken.append((batch, self.step(batch)))
+            if self.interruption.signal_name:
+                break
+        for batch, (value, figures) in taken:
+            self._look_at(batch, {"loss": value, **figures})
         self.sums.step_seconds += time.monotonic() - started
-        rate = self.sums.examples / self.sums.step_seconds
-        task.advance(len(chunk), loss=self.sums.means()["loss"], examples_per_second=rate)
+        if taken:
+            rate = self.sums.examples / self.sums.step_seconds
+            task.advance(len(taken), loss=self.sums.means()["loss"], examples_per_second=rate)
+        return len(taken)
+
+    def _look_at(self, batch: ArrayBatch, scalars: Mapping[str, Tensor]) -> None:
+        examples = int(np.count_nonzero(batch["weight"]))
+        numbers = {name: float(to_numpy(scalar)) for name, scalar in scalars.items()}
+        self.sums.batches += 1
+        self.level.add(numbers["loss"], examples)
+        if problem := self.level.problem(numbers["loss"], self.settings.max_loss_ratio):
+            raise self._failure(problem, batch, examples)
+        self.sums.add(examples, numbers)
+
+    def _steps_to_look(self) -> int:
+        """Return how many steps to take before the next look: a checkpoint is not run over."""
+        every = self.settings.checkpoint_steps or LOOK_STEPS
+        return min(LOOK_STEPS, every - self.level.steps % every)
+
+    def _is_save_due(self) -> bool:
+        steps, seconds = self.settings.checkpoint_steps, self.settings.checkpoint_seconds
+        is_at_step = steps is not None and self.level.steps % steps == 0
+        return is_at_step or time.monotonic() - self.saved_at >= seconds
+
+    def _interrupted(self) -> TrainingInterrupted:
+        return TrainingInterrupted(
+            f"{self.interruption.signal_name} came: the training stopped in epoch "
+            f"{len(self.epochs) + 1} after {self.sums.batches} steps, and is kept in "
+            f"{self.directory}"
+        )
 
     def end_epoch(self, metrics: dict[str, float], monitor: str, larger_is_better: bool) -> None:
         """Record the epoch, keep its weights if they are the best, decide whether to stop."""
@@ -206,51 +241,59 @@ class _Run:
         sign = 1 if larger_is_better else -1
         if best is None or sign * metrics[monitor] > sign * best:
             self.best_epoch = epoch.epoch
-            self.best_weights = read_variables(self.model.trainable_variables)
+            self.best_weights = list(read_variables(self.model.trainable_variables))
         self.stop = self._reason_to_stop()
         self._report(epoch)
         self.save()
+        if self.interruption.signal_name:
+            raise self._interrupted()
 
     def resume(self) -> None:
         """Take up the checkpoint, where there is one."""
-        path = self.directory / CHECKPOINT
-        checkpoint = load_checkpoint(path)
+        checkpoint = self.checkpoints.load()
         if checkpoint is None:
             return
         notes = checkpoint.notes
         if notes["fingerprint"] != self.fingerprint:
             raise TrainingError(
-                f"{path}: made with another seed, batch size, learning rate or its schedule, or "
-                f"weight decay than this training has; delete it, or go back to those settings"
+                f"{self.directory}: its checkpoint was made with another seed, batch size, "
+                f"learning rate or its schedule, or weight decay than this training has; delete "
+                f"it, or go back to those settings"
             )
         write_variables(self.model.variables, checkpoint.groups["model"])
         write_variables(self.optimizer.variables, checkpoint.groups["optimizer"])
         self.best_weights = list(checkpoint.groups["best"])
         self.epochs = [Epoch(**epoch) for epoch in notes["epochs"]]
-        self.sums, self.best_epoch = _Sums(**notes["sums"]), notes["best_epoch"]
+        self.sums, self.level = _Sums(**notes["sums"]), LossLevel(**notes["level"])
+        self.best_epoch = notes["best_epoch"]
         self.seconds_before = notes["seconds"]
         self.stop = self._reason_to_stop()
 
     def save(self) -> None:
-        """Write the checkpoint and the curves."""
+        """Write a checkpoint and the curves."""
         groups = {
             "model": read_variables(self.model.variables),
             "optimizer": read_variables(self.optimizer.variables),
             "best": self.best_weights,
         }
-        epochs = [asdict(epoch) for epoch in self.epochs]
         notes = {
             "fingerprint": self.fingerprint,
-            "epochs": epochs,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
             "best_epoch": self.best_epoch,
             "sums": asdict(self.sums),
+            "level": asdict(self.level),
             "seconds": self._elapsed(),
         }
-        save_checkpoint(self.directory / CHECKPOINT, Checkpoint(groups, notes))
+        self.checkpoints.save(Checkpoint(groups, notes))
+        self.write_curves()
+        self.saved_at = time.monotonic()
+
+    def write_curves(self) -> None:
+        """Write what the epochs so far did, for people and the report."""
+        epochs = [asdict(epoch) for epoch in self.epochs]
         curves = {"epochs": epochs, "best_epoch": self.best_epoch, "stop": self.stop}
         text = json.dumps(curves, indent=1, allow_nan=False)
         (self.directory / CURVES).write_text(text + "\n", encoding="utf-8")
-        self.saved_at = time.monotonic()
 
     def _elapsed(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
@@ -266,14 +309,17 @@ class _Run:
             return "patience"
         return "max_seconds" if self.epochs and self._is_out_of_time() else ""
 
-    def _check_finite(self, loss: float) -> None:
-        if math.isfinite(loss):
-            return
-        raise TrainingError(
-            f"epoch {len(self.epochs) + 1}, step {self.sums.batches}: the loss is {loss}, expected "
-            f"a finite number; lower learning_rate (now {self.settings.learning_rate:g}), raise "
-            f"warmup_steps (now {self.settings.warmup_steps}), or look for extreme values in the "
-            f"log"
+    def _failure(self, problem: str, batch: ArrayBatch, examples: int) -> TrainingError:
+        """Keep the batch of the step looked at last, and say where it stands and what may help."""
+        path = self.directory / UNFINISHED / BAD_BATCH
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **batch)  # type: ignore[arg-type]
+        first = self.sums.examples + 1
+        return TrainingError(
+            f"epoch {len(self.epochs) + 1}, step {self.sums.batches} (examples {first:,} to "
+            f"{first + examples - 1:,} of the epoch, kept in {path}): {problem}; lower "
+            f"learning_rate (now {self.settings.learning_rate:g}), raise warmup_steps (now "
+            f"{self.settings.warmup_steps}), or look for extreme values in these examples"
         )
 
     def _report(self, epoch: Epoch) -> None:

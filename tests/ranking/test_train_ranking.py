@@ -1,6 +1,7 @@
 """The whole step on a world of which the answer is known: item k is watched (k + 1) x 5 s."""
 
 import json
+import shutil
 from datetime import timedelta
 
 import numpy as np
@@ -92,8 +93,18 @@ def test_step_writes_what_a_bundle_takes(trained):
         "features.json",
         "validation.json",
         "curves.json",
-        "checkpoint.npz",
+        "unfinished",
     }
+
+
+def test_step_clears_its_rows_also_those_of_a_kill(trained, prepared, tmp_path):
+    shutil.copytree(trained / "unfinished", tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "rows").mkdir()
+    (tmp_path / "unfinished" / "rows" / "left.npy").touch()
+    train_ranking.main(SETTINGS, prepared, tmp_path)
+    names = {path.name for path in (tmp_path / "unfinished").iterdir()}
+    assert names == {path.name for path in (trained / "unfinished").iterdir()}
+    assert "rows" not in names
 
 
 def test_net_learns_the_watch_time_of_each_item(trained, prepared):
