@@ -198,7 +198,7 @@ def train_seed(
         shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     model = new_model(log, settings.candidates, seed=seed)
-    history, _ = train_model(model, log, directory, seed=seed)
+    history = train_model(model, log, directory, seed=seed)
     return model, {
         "validation": history.best_metrics,
         "seconds": sum(epoch.seconds for epoch in history.epochs),

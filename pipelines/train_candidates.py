@@ -22,19 +22,19 @@ from recsys.candidates.negatives import NegativeSampler
 from recsys.candidates.popularity import RecentPopularity
 from recsys.candidates.sequences import (
     Labels,
-    Sequences,
+    Part,
     join_labels,
     join_sequences,
     newest_labels,
 )
-from recsys.candidates.vectors import BulkTower, ValidationRanking, served_inputs
+from recsys.candidates.vectors import BulkTower, Inputs, ValidationRanking, served_inputs
 from recsys.core.random import stream
 from recsys.core.training import TrainingHistory, train
 from recsys.data.examples import TRAINING, VALIDATION
 from recsys.data.prepared import Prepared, Shard, load_prepared
 from recsys.errors import ConfigError, DataError
 from recsys.progress import track
-from recsys.settings import CandidateSettings, RecsysSettings
+from recsys.settings import CandidateSettings, RecsysSettings, SplitSettings
 
 MONITOR = "ndcg@10"
 
@@ -43,14 +43,15 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     """Train, and write everything into `out`.
 
     Raises:
-        DataError: The log gives no training or no validation label.
+        DataError: The log gives no training label, or no validation label though its split has
+            a validation part.
         TrainingError: The training fails, or `out` holds the checkpoint of another one.
         ArtefactError: The exported tower does not compute what Keras computes.
     """
     log = load_prepared(prepared)
     model = new_model(log, settings.candidates, seed=settings.seed)
-    history, validation = train_model(model, log, out, seed=settings.seed)
-    export_user_tower(model, validation.inputs, out / "user_tower.onnx")
+    history = train_model(model, log, out, seed=settings.seed)
+    export_user_tower(model, _inputs_of(log.shards[0], log, model), out / "user_tower.onnx")
     np.save(out / "item_vectors.npy", item_vectors(model, log))
     _write_user_vectors(model, log, out / "user_vectors.parquet")
     description = json.dumps(_describe(model, history), sort_keys=True, indent=1)
@@ -68,29 +69,27 @@ def new_model(log: Prepared, settings: CandidateSettings, *, seed: int) -> Candi
 
 def train_model(
     model: CandidateModel, log: Prepared, directory: Path, *, seed: int
-) -> tuple[TrainingHistory, ValidationRanking]:
+) -> TrainingHistory:
     """Train on the training labels, early stop on the validation labels.
 
-    Returns:
-        What the training did, and the validation that it was judged by.
+    A log whose split has no validation part is trained on to the end of `max_epochs`: how many,
+    was found out before, with one.
     """
     settings = model.settings
-    sequences, training, validation = _load(log, settings, seed)
-    sampler = None
-    if settings.loss == "sampled_softmax":
-        counts = np.asarray(log.catalogue.watch_counts[: log.catalogue.num_trained])
-        sampler = NegativeSampler(settings.negatives, counts)
-    popularity = recent_popularity(log, settings)
-    batches = TrainingBatches(
-        sequences, training, settings, sampler, popularity=popularity, seed=seed
-    )
-    ranking = ValidationRanking(sequences, validation, settings, popularity=popularity)
+    batches = training_batches(log, settings, seed=seed)
+    ranking = validation_ranking(log, settings, seed=seed)
     bulk_tower = BulkTower(model)
-    history = train(
+
+    def validate() -> dict[str, float]:
+        if ranking is None:
+            return {}
+        return ranking.metrics(bulk_tower(ranking.inputs), model.item_vectors())
+
+    return train(
         model,
         model.softmax_loss,
         batches,
-        lambda: ranking.metrics(bulk_tower(ranking.inputs), model.item_vectors()),
+        validate if ranking is not None else None,
         settings.training,
         monitor=MONITOR,
         larger_is_better=True,
@@ -99,7 +98,53 @@ def train_model(
         description="candidate net",
         num_batches=batches.num_batches(),
     )
-    return history, ranking
+
+
+def training_batches(log: Prepared, settings: CandidateSettings, *, seed: int) -> TrainingBatches:
+    """Return the batches of the training labels.
+
+    Raises:
+        ConfigError: The settings ask for times, and the log has none.
+        DataError: There is nothing to learn from.
+    """
+    parts = _parts(log)
+    num_trained = log.catalogue.num_trained
+    labels = join_labels(parts, settings, split=TRAINING, num_trained=num_trained)
+    labels = labels.take(np.flatnonzero(labels.item >= 0))
+    _check_not_empty(labels, "training")
+    sampler = None
+    if settings.loss == "sampled_softmax":
+        counts = np.asarray(log.catalogue.watch_counts[:num_trained])
+        sampler = NegativeSampler(settings.negatives, counts)
+    popularity = recent_popularity(log, settings)
+    return TrainingBatches(
+        join_sequences(parts), labels, settings, sampler, popularity=popularity, seed=seed
+    )
+
+
+def validation_ranking(
+    log: Prepared, settings: CandidateSettings, *, seed: int
+) -> ValidationRanking | None:
+    """Return the ranking of the validation labels; None where the split has no such part.
+
+    Raises:
+        DataError: It has, but there is no label in it.
+    """
+    split = SplitSettings.model_validate(log.manifest["settings"]["split"])
+    if split.kind == "time" and split.validation_from in (None, split.test_from):
+        return None
+    parts, num_trained = _parts(log), log.catalogue.num_trained
+    labels = join_labels(
+        parts, settings, split=VALIDATION, num_trained=num_trained, targets_only=True
+    )
+    _check_not_empty(labels, "validation")
+    kept = _some_users(labels.user, settings.validation_users, seed)
+    return ValidationRanking(
+        join_sequences(parts),
+        labels.take(np.flatnonzero(kept)),
+        settings,
+        popularity=recent_popularity(log, settings),
+    )
 
 
 def item_vectors(model: CandidateModel, log: Prepared) -> np.ndarray:
@@ -145,24 +190,16 @@ def _is_timed(log: Prepared) -> bool:
     return all(shard.candidates.has_time.all() for shard in log.shards)
 
 
-def _load(
-    log: Prepared, settings: CandidateSettings, seed: int
-) -> tuple[Sequences, Labels, Labels]:
-    parts = [(shard.histories, shard.candidates) for shard in log.shards]
-    num_trained = log.catalogue.num_trained
-    training = join_labels(parts, settings, split=TRAINING, num_trained=num_trained)
-    training = training.take(np.flatnonzero(training.item >= 0))
-    validation = join_labels(
-        parts, settings, split=VALIDATION, num_trained=num_trained, targets_only=True
-    )
-    for name, labels in (("training", training), ("validation", validation)):
-        if len(labels) == 0:
-            raise DataError(
-                f"the {name} part of the log has no positive watch to learn from, expected at "
-                f"least one: look at the [split] and [data.watch] sections of the configuration"
-            )
-    kept = _some_users(validation.user, settings.validation_users, seed)
-    return join_sequences(parts), training, validation.take(np.flatnonzero(kept))
+def _parts(log: Prepared) -> list[Part]:
+    return [(shard.histories, shard.candidates) for shard in log.shards]
+
+
+def _check_not_empty(labels: Labels, name: str) -> None:
+    if len(labels) == 0:
+        raise DataError(
+            f"the {name} part of the log has no positive watch to learn from, expected at least "
+            f"one: look at the [split] and [data.watch] sections of the configuration"
+        )
 
 
 def _some_users(user: np.ndarray, max_users: int, seed: int) -> np.ndarray:
@@ -178,20 +215,18 @@ def _write_user_vectors(model: CandidateModel, log: Prepared, path: Path) -> Non
     schema = pa.schema([("user_id", pa.string()), ("vector", pa.list_(pa.float32(), width))])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for shard in track(log.shards, "user vectors"):
-            vectors = _vectors_of(shard, log, model.settings, bulk_tower)
+            vectors = bulk_tower(_inputs_of(shard, log, model))[:, 0]
             columns = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width)
             ids = pa.array(shard.user_ids.astype(np.str_).tolist(), pa.string())
             writer.write_table(pa.Table.from_arrays([ids, columns], schema=schema))
 
 
-def _vectors_of(
-    shard: Shard, log: Prepared, settings: CandidateSettings, bulk_tower: BulkTower
-) -> np.ndarray:
-    """Return the vectors of a shard's users: float32 [U, D']."""
-    parts = [(shard.histories, shard.candidates)]
+def _inputs_of(shard: Shard, log: Prepared, model: CandidateModel) -> Inputs:
+    """Return the tower's inputs for a shard's users as of `data_until`."""
+    parts, settings = [(shard.histories, shard.candidates)], model.settings
     has_time = bool(shard.candidates.has_time.any())
     labels = newest_labels(parts[0], settings, log.data_until, has_time=has_time)
-    return bulk_tower(served_inputs(join_sequences(parts), labels, settings))[:, 0]
+    return served_inputs(join_sequences(parts), labels, settings)
 
 
 def _describe(model: CandidateModel, history: TrainingHistory) -> dict[str, object]:

@@ -82,7 +82,7 @@ def train(
     model: keras.Model,
     loss: Loss,
     batches: Batches,
-    validate: Callable[[], dict[str, float]],
+    validate: Callable[[], dict[str, float]] | None,
     settings: TrainingSettings,
     *,
     monitor: str,
@@ -101,7 +101,8 @@ def train(
         batches: epoch -> batches, a pure function of the epoch. Each has an array `weight` (any
             shape, 0 for padding: an example is an entry above 0); shapes repeat from batch to
             batch, since every new shape is compiled anew.
-        validate: Measures the model as it is now.
+        validate: Measures the model as it is now. None: nothing is held out to measure it on;
+            all epochs are trained, and the last weights kept.
         settings: Epochs, batch size, learning rate, limits.
         monitor: Which of the validation metrics says what is best.
         larger_is_better: Of the monitored metric.
@@ -120,7 +121,8 @@ def train(
         run.resume()
         while not run.stop:
             run.train_epoch(batches, f"{description}, epoch {len(run.epochs) + 1}")
-            run.end_epoch(_checked(validate(), monitor), monitor, larger_is_better)
+            metrics = _checked(validate(), monitor) if validate is not None else {}
+            run.end_epoch(metrics, monitor, larger_is_better)
     run.write_curves()
     write_variables(model.trainable_variables, run.best_weights)
     return TrainingHistory(run.epochs, run.best_epoch, run.stop)
@@ -237,9 +239,9 @@ class _Run:
         seconds = self._elapsed() - sums.began_at
         epoch = Epoch(len(self.epochs), sums.means(), metrics, rate, seconds)
         self.epochs.append(epoch)
-        best = self.epochs[self.best_epoch].metrics[monitor] if self.best_epoch >= 0 else None
+        best = self.epochs[self.best_epoch].metrics if self.best_epoch >= 0 else None
         sign = 1 if larger_is_better else -1
-        if best is None or sign * metrics[monitor] > sign * best:
+        if not best or not metrics or sign * metrics[monitor] > sign * best[monitor]:
             self.best_epoch = epoch.epoch
             self.best_weights = list(read_variables(self.model.trainable_variables))
         self.stop = self._reason_to_stop()
