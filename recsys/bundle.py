@@ -61,7 +61,7 @@ class Bundle:
     Args:
         bundle_id: Hash of the manifest.
         data_until: Moment up to which its counters count.
-        item_vectors: float32 [num_trained, D].
+        item_vectors: float32 [n, D], of the trained items, or of all where items share features.
         item_counters: int64 [N, 5], `ITEM_COUNTERS`.
         popular: int32 [<= 1000], rows by decreasing recent watches.
         ranker: None where the log has no watch time; items then stay in candidate order.

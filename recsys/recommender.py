@@ -110,8 +110,9 @@ class Recommender:
         Raises:
             RequestError: The item is unknown, or was too rare to be trained.
         """
-        row = self._trained_row(item_id)
-        vectors = self._bundle.item_vectors
+        row = self._row_with_vector(item_id)
+        # What stands behind is no direction: a bias, how often the item was watched lately.
+        vectors = self._bundle.item_vectors[:, : self._bundle.settings.candidates.embedding_width]
         norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vectors[row])
         cosine = vectors @ vectors[row] / np.maximum(norms, 1e-12)
         cosine[row] = -np.inf
@@ -251,11 +252,11 @@ class Recommender:
             facts["features"] = scored.features[0]
         return facts
 
-    def _trained_row(self, item_id: str) -> int:
+    def _row_with_vector(self, item_id: str) -> int:
         row = int(self._bundle.catalogue.rows([item_id])[0])
         if row < 0:
             raise RequestError("item_id", f"expected an item of the catalogue, got {item_id!r}")
-        if row >= self._bundle.catalogue.num_trained:
+        if row >= len(self._bundle.item_vectors):
             raise RequestError("item_id", f"{item_id!r} had too few watches to have a vector")
         return row
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.bundle import Bundle
+from recsys.candidates.query_time import query_time
 from recsys.data.columns import category_of
 from recsys.data.timelines import Timelines, WatchHistories, watch_histories
 from recsys.data.tokens import tokens
@@ -80,6 +81,10 @@ def _tower_inputs(
         "history": histories.newest(users, known, length),
         "history_length": np.minimum(known, length).astype(np.int32),
     }
+    if settings.watch_times:
+        inputs["watch_seconds"] = histories.newest_seconds(users, known, length)
+    if settings.query_time:
+        inputs["query_time"] = query_time(moment, has_time)
     if settings.searches:
         inputs["search_tokens"] = _search_tokens(requests, bundle)
     if settings.context:

@@ -44,6 +44,8 @@ def hashed_features(items: pa.Table, settings: CandidateSettings) -> np.ndarray 
         for name, values in columns:
             parts = _parts(values[row], is_text=name in settings.item_text)
             found += [_code(name, part, settings.item_feature_buckets) for part in parts]
+        # An item that tells nothing shares that with others like it.
+        found = found or [_code("", "", settings.item_feature_buckets)]
         kept = list(dict.fromkeys(found))[: settings.max_item_features]
         codes[row, : len(kept)] = kept
     return codes

@@ -146,15 +146,8 @@ def _canonical(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     graph = model.graph
     nodes = _walk(graph)
-    kept = {value.name for value in (*graph.input, *graph.output)}
-    new_names: dict[str, str] = {name: name for name in kept}
-    for node in nodes:
-        for name in (*node.input, *node.output):
-            new_names.setdefault(name, f"t{len(new_names)}" if name else "")
-    for number, node in enumerate(nodes):
-        names_in = [new_names[name] for name in node.input]
-        names_out = [new_names[name] for name in node.output]
-        node.input[:], node.output[:], node.name = names_in, names_out, f"n{number}"
+    new_names = {value.name: value.name for value in (*graph.input, *graph.output)}
+    _rename(nodes, new_names, prefix="t")
     constants = [value for value in graph.initializer if value.name in new_names]
     for constant in constants:
         constant.name = new_names[constant.name]
@@ -183,8 +176,46 @@ def _walk(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
             done.update(node.output)
         else:
             pending.append((name, True))
-            pending += [(needed, False) for needed in reversed(node.input)]
+            pending += [(needed, False) for needed in reversed(_needed(node))]
     return ordered
+
+
+def _needed(node: onnx.NodeProto) -> list[str]:
+    """Return the names that a node reads, those inside its loops and branches included."""
+    names = list(node.input)
+    for body in _bodies(node):
+        own = {name for inner in body.node for name in inner.output}
+        own |= {value.name for value in (*body.input, *body.initializer)}
+        read = [name for inner in body.node for name in _needed(inner)]
+        read += [value.name for value in body.output]
+        names += [name for name in dict.fromkeys(read) if name not in own]
+    return names
+
+
+def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [each.g for each in node.attribute if each.type == onnx.AttributeProto.GRAPH]
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], new_names: dict[str, str], *, prefix: str) -> None:
+    """Number the names of nodes in place; `new_names` gets those that it has not."""
+    for number, node in enumerate(nodes):
+        for name in (*_needed(node), *node.output):
+            new_names.setdefault(name, f"{prefix}{len(new_names)}" if name else "")
+        names_in = [new_names[name] for name in node.input]
+        names_out = [new_names[name] for name in node.output]
+        node.input[:], node.output[:], node.name = names_in, names_out, f"n{number}"
+        for place, body in enumerate(_bodies(node)):
+            _rename_body(body, new_names, prefix=f"{node.name}_{place}_")
+
+
+def _rename_body(body: onnx.GraphProto, outer: Mapping[str, str], *, prefix: str) -> None:
+    own = dict(outer)
+    values = [*body.input, *body.initializer]
+    own |= {value.name: f"{prefix}{number}" for number, value in enumerate(values)}
+    _rename(body.node, own, prefix=prefix)
+    for value in (*values, *body.output):
+        value.name = own[value.name]
+    del body.value_info[:]
 
 
 def _name_axes(

@@ -68,7 +68,11 @@ def settings_of(**changes):
     return CandidateSettings(**(whole | changes), training=training)
 
 
+def sizes_of(settings):
+    """Return the sizes of the small shards."""
+    return CandidateSizes(NUM_ITEMS, NUM_TOKENS, dict.fromkeys(settings.context, NUM_COUNTRIES))
+
+
 def model_of(settings, seed=0):
     """Return an untrained model for the small shards."""
-    sizes = CandidateSizes(NUM_ITEMS, NUM_TOKENS, dict.fromkeys(settings.context, NUM_COUNTRIES))
-    return CandidateModel(settings, sizes, seed=seed)
+    return CandidateModel(settings, sizes_of(settings), seed=seed)

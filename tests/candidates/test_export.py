@@ -15,6 +15,19 @@ EVERY_INPUT = ("history", "history_length", "search_tokens", "context", "age")
 CASES = [
     ({"similarity": "cosine"}, EVERY_INPUT),
     ({"similarity": "inner_product"}, EVERY_INPUT),
+    (
+        {"encoder": "gru", "similarity": "cosine", "query_time": True, "windows": ()},
+        (*EVERY_INPUT, "query_time"),
+    ),
+    (
+        {
+            "encoder": "attention",
+            "watch_times": True,
+            "popularity_minutes": (60, 1440),
+            "loss": "sampled_softmax",
+        },
+        (*EVERY_INPUT, "watch_seconds"),
+    ),
     ({"context": (), "age": False, "searches": False, "example_age": False}, EVERY_INPUT[:2]),
 ]
 

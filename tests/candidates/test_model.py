@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,13 +12,20 @@ import numpy as np
 import pytest
 
 from recsys.candidates.batches import TrainingBatches
+from recsys.candidates.model import CandidateModel
 from recsys.candidates.negatives import NegativeSampler
 from recsys.candidates.sequences import join_labels, join_sequences
 from recsys.core.backends import compile_step, to_numpy
 from recsys.core.checkpoint import write_variables
 from recsys.core.optimizers.adam import new_optimizer
 from recsys.data.examples import TRAINING
-from tests.candidates.small_log import NUM_ITEMS, model_of, random_shard, settings_of
+from tests.candidates.small_log import (
+    NUM_ITEMS,
+    model_of,
+    random_shard,
+    settings_of,
+    sizes_of,
+)
 
 SIMILARITIES = ["inner_product", "cosine"]
 
@@ -79,8 +87,18 @@ def test_padding_has_no_say_in_the_loss():
     assert float(model.softmax_loss(batch, training=False)[0]) == before
 
 
-def test_prefix_of_a_sequence_equals_the_same_history_alone():
-    settings = settings_of()
+ENCODERS = [
+    {"encoder": "bag"},
+    {"encoder": "gru", "windows": ()},
+    {"encoder": "gru"},
+    {"encoder": "attention", "windows": ()},
+    {"encoder": "attention", "watch_times": True},
+]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_prefix_of_a_sequence_equals_the_same_history_alone(encoder):
+    settings = settings_of(encoder_lookback=1000, max_sequence_length=1000, **encoder)
     model, (batch,) = model_of(settings), first_batches(settings)
     vectors = to_numpy(model.served_user_vectors(batch))
     for row, column in np.argwhere(batch["weight"] > 0)[:8]:
@@ -88,18 +106,37 @@ def test_prefix_of_a_sequence_equals_the_same_history_alone():
         alone = {
             name: values[row : row + 1, column : column + 1]
             for name, values in batch.items()
-            if values.ndim > 1
+            if values.ndim > 1 and name not in ("history", "watch_seconds")
         }
-        alone["history"] = batch["history"][row : row + 1, max(known - 4, 0) : known]
-        alone["positions"] = np.array([[min(known, 4)]], np.int32)
+        end = max(known, 1)
+        alone["history"] = batch["history"][row : row + 1, :end]
+        if settings.watch_times:
+            seconds = batch["watch_seconds"][row : row + 1, :end]
+            alone["watch_seconds"] = seconds - seconds.max(axis=1, initial=0)
         np.testing.assert_allclose(
             to_numpy(model.served_user_vectors(alone))[0, 0], vectors[row, column], atol=1e-5
         )
 
 
-@pytest.mark.parametrize("name", ["history", "search_tokens", "context", "age", "example_age"])
+def test_bags_forget_what_is_older_than_the_longest_window():
+    settings = settings_of(windows=(1, 4))
+    model, (batch,) = model_of(settings), first_batches(settings)
+    known = int(batch["positions"].max())
+    assert known > 4
+    changed = batch | {"history": batch["history"].copy()}
+    row, column = np.argwhere(batch["positions"] == known)[0]
+    changed["history"][row, : known - 4] = 1 + changed["history"][row, : known - 4] % NUM_ITEMS
+    first, second = (
+        to_numpy(model.served_user_vectors(each))[row, column] for each in (batch, changed)
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "name", ["history", "search_tokens", "context", "age", "example_age", "query_time"]
+)
 def test_every_input_changes_the_user_vector(name):
-    settings = settings_of()
+    settings = settings_of(query_time=True)
     model, (batch,) = model_of(settings), first_batches(settings)
     real = batch["weight"] > 0
     real &= batch["positions"] > 0
@@ -131,6 +168,75 @@ def test_models_of_one_seed_are_equal():
     for ours, theirs in zip(first.variables, second.variables, strict=True):
         np.testing.assert_array_equal(to_numpy(ours.value), to_numpy(theirs.value))
     assert (first.item_vectors()[:, :-1] != other.item_vectors()[:, :-1]).all()
+
+
+FEATURES = np.array([[1, 2, 0]] * 6 + [[3, 0, 0]] * 6 + [[1, 3, 4]] * 2, np.int32)
+
+
+def sharing_model(**changes):
+    """Return a net over 12 trained of 14 items that share features."""
+    settings = settings_of(similarity="cosine", item_feature_buckets=4, **changes)
+    sizes = replace(sizes_of(settings), item_features=FEATURES)
+    return CandidateModel(settings, sizes, seed=0)
+
+
+def test_items_without_a_watch_have_the_mean_of_what_they_share():
+    model = sharing_model()
+    vectors = model.item_vectors()
+    assert vectors.shape == (14, 6)
+    shared = to_numpy(model.output_table.shared.table.value)
+    expected = shared[[1, 3, 4]].mean(axis=0)
+    np.testing.assert_allclose(vectors[12], expected / np.linalg.norm(expected), rtol=1e-5)
+    np.testing.assert_array_equal(vectors[12], vectors[13])
+
+
+def test_served_rows_are_those_that_training_saw():
+    model = sharing_model()
+    codes = np.arange(NUM_ITEMS + 1)
+    rows = to_numpy(model.output_table(codes))
+    np.testing.assert_array_equal(rows[0], 0)
+    served = model.output_table.served_rows()[:NUM_ITEMS]
+    np.testing.assert_allclose(rows[1:], served, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(to_numpy(model.output_table.all_rows()), served, rtol=1e-5)
+
+
+def test_own_rows_are_left_out_in_training_as_often_as_asked():
+    model = sharing_model(own_dropout=0.3)
+    codes = np.ones(4000, np.int32)
+    shared = to_numpy(model.output_table.shared.table.value)[[1, 2]].mean(axis=0)
+    rows = to_numpy(model.output_table(codes, training=True))
+    share = np.isclose(rows, shared, atol=1e-6).all(axis=1).mean()
+    assert share == pytest.approx(0.3, abs=0.03)
+
+
+def test_popularity_enters_the_loss_as_it_enters_the_served_score():
+    settings = settings_of(
+        similarity="cosine", popularity_minutes=(60, 1440), loss="sampled_softmax"
+    )
+    model = model_of(settings)
+    model.to_popularity_weights.kernel.assign(
+        np.random.default_rng(1).normal(size=model.to_popularity_weights.kernel.shape)
+    )
+    (batch,) = first_batches(settings)
+    rng = np.random.default_rng(0)
+    log_counts = rng.random((2, NUM_ITEMS, 2)).astype(np.float32)  # at two moments
+    step = rng.integers(0, 2, batch["labels"].shape).astype(np.int32)
+    batch |= {
+        "negatives": np.arange(NUM_ITEMS, dtype=np.int32),
+        "log_expected_counts": np.zeros(NUM_ITEMS, np.float32),
+        "popularity_step": step,
+        "label_popularity": log_counts[step, batch["labels"]],
+        "negative_popularity": log_counts,
+    }
+    served = to_numpy(model.served_user_vectors(batch))
+    found, _ = model.softmax_loss(batch, training=False)
+    losses = np.zeros(step.shape)
+    for row, column in np.ndindex(*step.shape):
+        items = np.concatenate([model.item_vectors(), log_counts[step[row, column]]], axis=1)
+        logits = items @ served[row, column]
+        losses[row, column] = np.log(np.exp(logits).sum()) - logits[batch["labels"][row, column]]
+    expected = (losses * batch["weight"]).sum() / batch["weight"].sum()
+    assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
 def losses_of_steps(weights):
