@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import run as run_pipeline
+from pipelines import update as update_pipeline
 from pipelines.config import load_settings
 from pipelines.environment import set_up
 from recsys.errors import ConfigError, RecsysError, TrainingInterrupted
@@ -65,6 +66,19 @@ def run(
     directory = out or Path("runs") / settings.name
     run_pipeline.main(settings, directory, forced=force, announce=_announce)
     _print_evaluation(directory, as_json)
+
+
+@app.command()
+def update(
+    older: Annotated[Path, typer.Argument(help="Directory of the run to go on from.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the new run.")],
+    overrides: Overrides = [],  # noqa: B006  # as above
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn the days since an older run, without training from the start; make a bundle."""
+    update_pipeline.main(older, out, overrides, forced=force, announce=_announce)
+    _print_evaluation(out, as_json)
 
 
 def _step_command(step: str, name: str, help_text: str) -> None:

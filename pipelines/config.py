@@ -23,14 +23,26 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> RecsysSettings:
         ConfigError: The file is missing or no TOML, or a key or value is wrong; all wrong keys
             are named at once, each with the nearest right name.
     """
-    content = _read_toml(path)
+    return _validated(_read_toml(path), overrides, str(path))
+
+
+def override_settings(settings: RecsysSettings, overrides: Sequence[str]) -> RecsysSettings:
+    """Apply `section.key=value` overrides to settings that were read before.
+
+    Raises:
+        ConfigError: As `load_settings`.
+    """
+    return _validated(settings.model_dump(mode="json"), overrides, "--set")
+
+
+def _validated(content: dict[str, Any], overrides: Sequence[str], origin: str) -> RecsysSettings:
     for override in overrides:
         _apply_override(content, override)
     try:
         return RecsysSettings.model_validate(content)
     except ValidationError as error:
         problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
-        raise ConfigError(f"{path}: the configuration is wrong:\n{problems}") from None
+        raise ConfigError(f"{origin}: the configuration is wrong:\n{problems}") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

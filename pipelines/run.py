@@ -52,7 +52,7 @@ def run_one(
     paths = RunPaths(out)
     if step == "ranking" and not _is_ranked(settings, paths, announce):
         return
-    inputs = {"settings": _settings_of(step, settings), "parents": _parents(step, paths)}
+    inputs = {"settings": _settings_of(step, settings), "parents": _parents(step, settings, paths)}
     target = paths.root / step
     run_step(
         target,
@@ -106,7 +106,15 @@ def _resume_key(step: str, paths: RunPaths) -> str | None:
     return hash_file(paths.prepared / MANIFEST) if step in ("candidates", "ranking") else None
 
 
-def _parents(step: str, paths: RunPaths) -> dict[str, str]:
+def _parents(step: str, settings: RecsysSettings, paths: RunPaths) -> dict[str, str]:
+    older = settings.candidates.warm_start
+    if step == "candidates" and older is not None:
+        identity = read_identity(RunPaths(Path(older)).candidates)
+        return {**_present(step, paths), "warm_start": identity}
+    return _present(step, paths)
+
+
+def _present(step: str, paths: RunPaths) -> dict[str, str]:
     present = (name for name in _PARENTS[step] if name != "ranking" or paths.ranking.exists())
     return {name: read_identity(paths.root / name) for name in present}
 

@@ -4,6 +4,7 @@ user_tower.onnx, item_vectors.npy   what a bundle takes
 model.json                          the tower's inputs and widths, validation metrics
 user_vectors.parquet                user_id, vector: as of `data_until`, for other systems
 curves.json, tensorboard/           how the training went
+weights.npz                         for the net of a later log to begin with
 unfinished/                         checkpoints to go on from
 """
 
@@ -14,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.paths import RunPaths
+from pipelines.steps import read_identity
 from recsys.candidates.batches import TrainingBatches
 from recsys.candidates.export import export_user_tower, tower_inputs
 from recsys.candidates.item_features import hashed_features
@@ -28,6 +31,7 @@ from recsys.candidates.sequences import (
     newest_labels,
 )
 from recsys.candidates.vectors import BulkTower, Inputs, ValidationRanking, served_inputs
+from recsys.candidates.weights import IdSpaces, load_weights, save_weights
 from recsys.core.random import stream
 from recsys.core.training import TrainingHistory, train
 from recsys.data.examples import TRAINING, VALIDATION
@@ -37,6 +41,8 @@ from recsys.progress import track
 from recsys.settings import CandidateSettings, RecsysSettings, SplitSettings
 
 MONITOR = "ndcg@10"
+WEIGHTS = "weights.npz"
+NEVER = np.iinfo(np.int64).min
 
 
 def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
@@ -50,11 +56,14 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     """
     log = load_prepared(prepared)
     model = new_model(log, settings.candidates, seed=settings.seed)
-    history = train_model(model, log, out, seed=settings.seed)
+    older = warm_start(model, log)
+    history = train_model(model, log, out, seed=settings.seed, learned_until=older)
+    save_weights(model, out / WEIGHTS)
     export_user_tower(model, _inputs_of(log.shards[0], log, model), out / "user_tower.onnx")
     np.save(out / "item_vectors.npy", item_vectors(model, log))
     _write_user_vectors(model, log, out / "user_vectors.parquet")
-    description = json.dumps(_describe(model, history), sort_keys=True, indent=1)
+    described = _describe(model, history) | {"learned_until": _learned_until(log)}
+    description = json.dumps(described, sort_keys=True, indent=1)
     (out / "model.json").write_text(description + "\n", encoding="utf-8")
 
 
@@ -67,16 +76,53 @@ def new_model(log: Prepared, settings: CandidateSettings, *, seed: int) -> Candi
     return CandidateModel(settings, sizes, seed=seed)
 
 
+def warm_start(model: CandidateModel, log: Prepared) -> int | None:
+    """Give the net the weights of the older run that its settings name.
+
+    Returns:
+        The moment until which that net has learned; None for no older run.
+
+    Raises:
+        ArtefactError: The older run is not there, or has no weights.
+        TrainingError: Its net has other parts.
+    """
+    if model.settings.warm_start is None:
+        return None
+    older = RunPaths(Path(model.settings.warm_start))
+    read_identity(older.candidates)
+    old_log = load_prepared(older.prepared)
+    load_weights(
+        model,
+        IdSpaces(log.catalogue, log.vocabularies),
+        older.candidates / WEIGHTS,
+        IdSpaces(old_log.catalogue, old_log.vocabularies),
+    )
+    description = json.loads((older.candidates / "model.json").read_text())
+    return int(description["learned_until"])
+
+
 def train_model(
-    model: CandidateModel, log: Prepared, directory: Path, *, seed: int
+    model: CandidateModel,
+    log: Prepared,
+    directory: Path,
+    *,
+    seed: int,
+    learned_until: int | None = None,
 ) -> TrainingHistory:
     """Train on the training labels, early stop on the validation labels.
 
     A log whose split has no validation part is trained on to the end of `max_epochs`: how many,
     was found out before, with one.
+
+    Args:
+        model: As it is to begin.
+        log: Prepared.
+        directory: For checkpoints and curves.
+        seed: Of the batches.
+        learned_until: Leave out the labels before this moment; None takes all.
     """
     settings = model.settings
-    batches = training_batches(log, settings, seed=seed)
+    batches = training_batches(log, settings, seed=seed, learned_until=learned_until)
     ranking = validation_ranking(log, settings, seed=seed)
     bulk_tower = BulkTower(model)
 
@@ -100,8 +146,10 @@ def train_model(
     )
 
 
-def training_batches(log: Prepared, settings: CandidateSettings, *, seed: int) -> TrainingBatches:
-    """Return the batches of the training labels.
+def training_batches(
+    log: Prepared, settings: CandidateSettings, *, seed: int, learned_until: int | None = None
+) -> TrainingBatches:
+    """Return the batches of the training labels, from a moment on where one is given.
 
     Raises:
         ConfigError: The settings ask for times, and the log has none.
@@ -110,7 +158,8 @@ def training_batches(log: Prepared, settings: CandidateSettings, *, seed: int) -
     parts = _parts(log)
     num_trained = log.catalogue.num_trained
     labels = join_labels(parts, settings, split=TRAINING, num_trained=num_trained)
-    labels = labels.take(np.flatnonzero(labels.item >= 0))
+    is_new = labels.moment >= (learned_until if learned_until is not None else NEVER)
+    labels = labels.take(np.flatnonzero((labels.item >= 0) & is_new))
     _check_not_empty(labels, "training")
     sampler = None
     if settings.loss == "sampled_softmax":
@@ -184,6 +233,15 @@ def recent_popularity(log: Prepared, settings: CandidateSettings) -> RecentPopul
         minutes=settings.popularity_minutes,
         refresh_minutes=settings.popularity_refresh_minutes,
     )
+
+
+def _learned_until(log: Prepared) -> int:
+    """Return the moment just after the newest training label."""
+    newest = [
+        int(part.moment[part.split == TRAINING].max(initial=NEVER))
+        for part in (shard.candidates for shard in log.shards)
+    ]
+    return max(newest) + 1
 
 
 def _is_timed(log: Prepared) -> bool:

@@ -51,6 +51,7 @@ from recsys.settings import RecsysSettings
 KIND = "bundle"
 FORMAT = 1
 NUM_POPULAR = 1000
+SETTINGS = "settings.json"
 LIBRARIES = ("numpy", "onnxruntime", "pyarrow")
 
 
@@ -163,7 +164,7 @@ def write_bundle(
     item_features.save(target / "item_features")
     np.save(target / "item_counters.npy", np.asarray(prepared.item_counters))
     np.save(target / "popular.npy", popular.astype(np.int32))
-    _write_json(target / "settings.json", settings.model_dump(mode="json"))
+    _write_json(target / SETTINGS, settings.model_dump(mode="json"))
     _write_json(target / "warmup.json", warmup_users)
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     manifest = write_manifest(
@@ -210,8 +211,21 @@ def _check_files(directory: Path, hashes: Mapping[str, str]) -> None:
             raise BundleError(f"{directory}: file {name!r} was altered; copy the bundle anew")
 
 
+def read_settings(directory: Path) -> RecsysSettings:
+    """Read the settings that a bundle was made by.
+
+    Raises:
+        BundleError: The directory is no bundle, or of another format.
+    """
+    try:
+        read_manifest(directory, KIND, FORMAT)
+        return RecsysSettings.model_validate_json((directory / SETTINGS).read_text())
+    except (ArtefactError, OSError, ValueError) as error:
+        raise BundleError(f"{directory}: its settings cannot be read: {error}") from None
+
+
 def _parse(directory: Path, manifest: dict[str, Any]) -> Bundle:
-    settings = RecsysSettings.model_validate_json((directory / "settings.json").read_text())
+    settings = RecsysSettings.model_validate_json((directory / SETTINGS).read_text())
     ranked = (directory / "ranking").is_dir()
     return Bundle(
         bundle_id=manifest["bundle_id"],

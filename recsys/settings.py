@@ -158,6 +158,9 @@ class CandidateSettings(Settings):
     max_sequence_length: int = Field(default=200, ge=2)
     """Longer users are cut into pieces, each with the lookback that the windows need."""
     validation_users: int = Field(default=5000, ge=1)
+    warm_start: str | None = None
+    """Directory of an older run of the same [candidates] section: its net is gone on with, and
+    only the watches that it has not learned from are learned."""
     training: TrainingSettings = TrainingSettings()
 
     @property

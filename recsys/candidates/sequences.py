@@ -131,7 +131,9 @@ def newest_labels(
         examples.user.astype(np.int64), examples.moment, users, np.full_like(users, moment)
     )
     position = newest.last(np.arange(len(examples.user)), -1)
-    columns = [np.append(examples.context[name], 0)[position] for name in settings.context]
+    columns = [
+        np.append(examples.context[name], np.int32(0))[position] for name in settings.context
+    ]
     return Labels(
         user=users,
         item=np.full(len(users), -1, np.int32),
