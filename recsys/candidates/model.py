@@ -148,7 +148,9 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             start = keras.initializers.Constant(-float(np.log(self.settings.temperature)))
             self.log_scale = self.add_weight(shape=(), initializer=start, name="log_scale")
         else:
-            self.output_bias = self.add_weight(shape=(count,), initializer="zeros", name="bias")
+            self.output_bias = self.add_weight(
+                shape=(count,), initializer="zeros", name="bias_table"
+            )
 
     def _num_inputs(self) -> int:
         settings = self.settings
