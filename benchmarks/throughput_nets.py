@@ -17,6 +17,7 @@ from recsys.settings import CandidateSettings, TrainingSettings
 
 HISTORY, BATCH_SIZE, WIDTH, NEGATIVES = 50, 1024, 64, 4096
 TOWER = (256,)
+NUM_USERS = 100_000
 LEARNING_RATE = 1e-3
 
 
@@ -26,22 +27,32 @@ def power_law(num_items: int, size: tuple[int, ...], rng: np.random.Generator) -
     return np.minimum(rows, num_items - 1).astype(np.int32)
 
 
-def batches(num_items: int, count: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield batches as `TrainingBatches` does, one label a user: assembled as they are taken."""
-    rng = stream(0, "throughput", num_items)
-    sampler = NegativeSampler("log_uniform", np.ones(num_items))
-    watches = power_law(num_items, (BATCH_SIZE * 16, HISTORY), rng)
-    for _ in range(count):
-        users = rng.integers(0, len(watches), BATCH_SIZE)
-        negatives, log_expected_counts = sampler.sample(NEGATIVES, rng)
-        yield {
-            "history": watches[users] + np.int32(1),
-            "positions": np.full((BATCH_SIZE, 1), HISTORY, np.int32),
-            "labels": power_law(num_items, (BATCH_SIZE, 1), rng),
-            "weight": np.ones((BATCH_SIZE, 1), np.float32),
-            "negatives": negatives,
-            "log_expected_counts": log_expected_counts,
-        }
+class Batches:
+    """Batches as `TrainingBatches` gives them, one label a user, assembled as they are taken.
+
+    Args:
+        num_items: N.
+    """
+
+    def __init__(self, num_items: int) -> None:
+        self._num_items = num_items
+        self._rng = stream(0, "throughput", num_items)
+        self._sampler = NegativeSampler("log_uniform", np.ones(num_items))
+        self._watches = power_law(num_items, (NUM_USERS, HISTORY), self._rng)
+
+    def take(self, count: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yield further batches."""
+        for _ in range(count):
+            users = self._rng.integers(0, NUM_USERS, BATCH_SIZE)
+            negatives, log_expected_counts = self._sampler.sample(NEGATIVES, self._rng)
+            yield {
+                "history": self._watches[users] + np.int32(1),
+                "positions": np.full((BATCH_SIZE, 1), HISTORY, np.int32),
+                "labels": power_law(self._num_items, (BATCH_SIZE, 1), self._rng),
+                "weight": np.ones((BATCH_SIZE, 1), np.float32),
+                "negatives": negatives,
+                "log_expected_counts": log_expected_counts,
+            }
 
 
 def our_net(num_items: int, table_optimizer: str) -> CandidateModel:
