@@ -77,6 +77,10 @@ def sum_repeated_rows(gradient: Any) -> Any:
     """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
-    rows, position = tf.unique(gradient.indices)
-    values = tf.math.unsorted_segment_sum(gradient.values, position, tf.shape(rows)[0])
-    return tf.IndexedSlices(values, rows, gradient.dense_shape)
+    # Sorted, since rows in the order of the table are scattered twice as fast as in any other.
+    order = tf.argsort(gradient.indices, stable=True)
+    rows = tf.gather(gradient.indices, order)
+    is_first = tf.concat([[True], rows[1:] != rows[:-1]], axis=0)
+    position = tf.cumsum(tf.cast(is_first, tf.int32)) - 1
+    values = tf.sparse.segment_sum(gradient.values, order, position)
+    return tf.IndexedSlices(values, tf.boolean_mask(rows, is_first), gradient.dense_shape)
