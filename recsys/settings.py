@@ -4,9 +4,9 @@ Read once by `pipelines.config`, stored with each artefact, passed in parts to f
 unknown key is an error. Units are in the names.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 NegativeDistribution = Literal["uniform", "log_uniform", "frequency", "in_batch", "concurrent"]
 
@@ -82,6 +82,12 @@ class TrainingSettings(Settings):
     linear_decay: bool = False
     """Lower the learning rate along a line that ends at 0 after `max_epochs`."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of the tables too where `table_optimizer` is `adam`, never under the other rules."""
+    table_optimizer: Literal["adam", "lazy_adam", "row_adagrad", "adagrad"] = "adam"
+    """Of embedding and output tables. `adam` changes every row in every step, as it does the rest
+    of the net; the others only rows of the batch, which pays from tens of thousands of rows on."""
+    table_learning_rate: float | None = Field(default=None, gt=0)
+    """Of a `table_optimizer` other than `adam`; None takes `learning_rate`."""
     patience: int = Field(default=3, ge=1)
     """Epochs without a better validation metric before the training stops."""
     checkpoint_seconds: float = Field(default=60.0, gt=0)
@@ -93,6 +99,15 @@ class TrainingSettings(Settings):
     max_seconds: float | None = Field(default=None, gt=0)
     """Wall-clock limit; the best weights so far are kept."""
     tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _check_table_learning_rate(self) -> Self:
+        if self.table_optimizer == "adam" and self.table_learning_rate is not None:
+            raise ValueError(
+                f"table_learning_rate = {self.table_learning_rate:g} has no effect with "
+                f"table_optimizer = 'adam': leave it out, or choose another table_optimizer"
+            )
+        return self
 
 
 class CandidateSettings(Settings):

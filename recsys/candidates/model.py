@@ -205,7 +205,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             self.log_scale = self.add_weight(shape=(), initializer=start, name="log_scale")
         else:
             self.output_bias = self.add_weight(
-                shape=(self.sizes.num_items,), initializer="zeros", name="bias"
+                shape=(self.sizes.num_items,), initializer="zeros", name="bias_table"
             )
 
     def _num_inputs(self) -> int:

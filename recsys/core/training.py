@@ -338,6 +338,7 @@ class _Run:
 def _fingerprint(settings: TrainingSettings, seed: int) -> str:
     """Hash what decides the course of a training; its limits do not, and may be moved."""
     names = {"batch_size", "learning_rate", "warmup_steps", "linear_decay", "weight_decay"}
+    names |= {"table_optimizer", "table_learning_rate"}
     if settings.linear_decay:
         names.add("max_epochs")
     return hash_json({"seed": seed, **settings.model_dump(include=names)})

@@ -1,12 +1,12 @@
 """What differs between Keras's backends: gradients, compilation. One file each.
 
-A backend module has `compile_step` (one optimizer step) and `compile_call` (inference). Only the
-module of the backend that Keras runs on is imported.
+A backend module has `compile_step` (one optimizer step), `compile_call` (inference), and what reads
+and changes rows of a table. Only the module of the backend that Keras runs on is imported.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import keras
 import numpy as np
@@ -22,9 +22,26 @@ Loss: TypeAlias = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
 
 ArrayBatch: TypeAlias = Mapping[str, np.ndarray]
 
+RowRule: TypeAlias = Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, Sequence[Tensor]]]
+"""(gradient [R, ...], slots [R, ...]) -> (what to subtract from the rows, new slots)."""
+
+
+class Optimizer(Protocol):
+    """What a step needs of an optimizer: one of Keras, or `RowSparse`."""
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Everything that changes, which a checkpoint has to hold."""
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Make the slots of the variables to learn."""
+
+    def apply(self, gradients: list[Tensor], variables: list[keras.Variable]) -> None:
+        """Take one step."""
+
 
 def compile_step(
-    model: keras.Model, loss: Loss, optimizer: keras.Optimizer
+    model: keras.Model, loss: Loss, optimizer: Optimizer
 ) -> Callable[[ArrayBatch], tuple[Tensor, dict[str, Tensor]]]:
     """Return a compiled function that takes one optimizer step on a batch.
 
@@ -49,6 +66,24 @@ def gather_rows(table: keras.Variable, codes: Tensor) -> Tensor:
     Keras's own `ops.take` reads the whole variable under TensorFlow, so that each step copies it.
     """
     return _module().gather_rows(table, codes)
+
+
+def update_rows(
+    table: keras.Variable, slots: Sequence[keras.Variable], gradient: Tensor, rule: RowRule
+) -> None:
+    """Change a table and its slots by a rule that treats each row by itself.
+
+    Under TensorFlow a sparse gradient, its rows distinct, makes the rule run on those rows alone,
+    and nothing else of the table and its slots is read or written. A dense gradient, the only kind
+    under JAX, makes it run on all rows: a rule must leave a row of zero gradient as it is.
+
+    Args:
+        table: [N, ...].
+        slots: [N, ...] each.
+        gradient: Of the table.
+        rule: What becomes of rows.
+    """
+    _module().update_rows(table, slots, gradient, rule)
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

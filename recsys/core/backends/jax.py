@@ -1,6 +1,7 @@
 """Gradients and compilation under JAX: `value_and_grad` over Keras's stateless scope, jitted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ Values = list[jax.Array]
 def compile_step(
     model: keras.Model,
     loss: Callable[[Batch], tuple[jax.Array, dict[str, jax.Array]]],
-    optimizer: keras.Optimizer,
+    optimizer: Any,
 ) -> Callable[[Batch], tuple[jax.Array, dict[str, jax.Array]]]:
     """Return a compiled function that takes one optimizer step on a batch."""
     variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
@@ -25,12 +26,20 @@ def compile_step(
         changed = [scope.get_current_value(variable) for variable in variables[1]]
         return value, (figures, changed)
 
-    @jax.jit  # type: ignore[untyped-decorator]
+    def update(trainable: Values, slots: Values, gradients: Values) -> tuple[Values, Values]:
+        known = [*zip(variables[0], trainable, strict=True), *zip(variables[2], slots, strict=True)]
+        with keras.StatelessScope(known) as scope:
+            optimizer.apply(gradients, variables[0])
+        changed = [scope.get_current_value(variable) for variable in variables[0]]
+        return changed, [scope.get_current_value(variable) for variable in variables[2]]
+
+    # The old values are given away: without that, each step copies the tables.
+    @partial(jax.jit, donate_argnums=0)
     def step(state: tuple[Values, Values, Values], batch: Batch) -> tuple[Any, Any, Any]:
         trainable, other, slots = state
         differentiate = jax.value_and_grad(forward, has_aux=True)
         (value, (figures, other)), gradients = differentiate(trainable, other, batch)
-        trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
+        trainable, slots = update(trainable, slots, gradients)
         return value, figures, (trainable, other, slots)
 
     def step_in_place(batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -65,6 +74,19 @@ def compile_call(
 def gather_rows(table: keras.Variable, codes: Any) -> jax.Array:
     """Return rows of a table: [N, D], int [...] -> [..., D]."""
     return keras.ops.take(table.value, codes, axis=0)
+
+
+def update_rows(
+    table: keras.Variable,
+    slots: Sequence[keras.Variable],
+    gradient: jax.Array,
+    rule: Callable[..., tuple[jax.Array, Sequence[jax.Array]]],
+) -> None:
+    """Change a table by a rule: one pass over it, which XLA fuses with that of the gradient."""
+    change, new_values = rule(gradient, [slot.value for slot in slots])
+    for slot, value in zip(slots, new_values, strict=True):
+        slot.assign(value)
+    table.assign(table.value - change)
 
 
 def to_numpy(tensor: Any) -> np.ndarray:

@@ -1,11 +1,25 @@
-"""Adam (Kingma & Ba 2015), with decoupled weight decay (Loshchilov & Hutter 2019) when asked."""
+"""The optimizer that the settings ask for, and its schedule.
 
+Adam (Kingma & Ba 2015), with decoupled weight decay (Loshchilov & Hutter 2019) when asked; for the
+tables, when asked, a rule that changes rows of the batch only.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
+from recsys.core.backends import Optimizer
+from recsys.core.optimizers.row_rules import Adagrad, LazyAdam, RowAdagrad, TableRule
+from recsys.core.optimizers.row_sparse import RowSparse
 from recsys.settings import TrainingSettings
+
+TABLE_RULES: Mapping[str, TableRule] = {
+    "lazy_adam": LazyAdam(),
+    "row_adagrad": RowAdagrad(),
+    "adagrad": Adagrad(),
+}
 
 
 class LinearSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
@@ -39,11 +53,11 @@ class LinearSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: 
         }
 
 
-def new_optimizer(settings: TrainingSettings, num_batches: int | None) -> keras.Optimizer:
-    """Return Adam, or AdamW where the settings have a weight decay, with its schedule.
+def new_optimizer(settings: TrainingSettings, num_batches: int | None) -> Optimizer:
+    """Return Adam, or AdamW where the settings have a weight decay; tables may have another rule.
 
     Args:
-        settings: Learning rate, warm-up, decay.
+        settings: Learning rates, warm-up, decay, rule of the tables.
         num_batches: Steps in an epoch; a decay of the learning rate needs it.
     """
     if settings.linear_decay and num_batches is None:
@@ -51,5 +65,11 @@ def new_optimizer(settings: TrainingSettings, num_batches: int | None) -> keras.
     num_steps = settings.max_epochs * (num_batches or 0) if settings.linear_decay else None
     schedule = LinearSchedule(settings.learning_rate, settings.warmup_steps, num_steps)
     if settings.weight_decay:
-        return keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
-    return keras.optimizers.Adam(schedule)
+        dense = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+    else:
+        dense = keras.optimizers.Adam(schedule)
+    if settings.table_optimizer == "adam":
+        return dense
+    rate = settings.table_learning_rate or settings.learning_rate
+    table_schedule = LinearSchedule(rate, settings.warmup_steps, num_steps)
+    return RowSparse(TABLE_RULES[settings.table_optimizer], table_schedule, dense)
