@@ -22,7 +22,7 @@ from benchmarks.real_logs import find_logs
 from pipelines.config import load_settings
 from pipelines.held_out import held_out_watches
 from pipelines.prepare import prepare
-from pipelines.train_candidates import new_model, recent_popularity, train_model
+from pipelines.train_candidates import crowd_of, new_model, train_model
 from recsys.artefacts import hash_json
 from recsys.candidates.model import CandidateModel
 from recsys.candidates.sequences import Labels, Part, join_labels, join_sequences
@@ -180,7 +180,7 @@ def train_and_test(
             test_labels(log, settings),
             settings.candidates,
             is_seen_filtered=is_seen_filtered,
-            popularity=recent_popularity(log, settings.candidates),
+            crowd=crowd_of(log, settings.candidates),
         )
         ranks[name] = ranking.ranks(vectors(ranking.inputs), model.item_vectors())
     return Trained(ranks, done["validation"], done["seconds"], done["epochs"])

@@ -3,6 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -70,9 +71,11 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    # No setting is a date: the cuts of a split are texts.
+    return text if isinstance(value, (date, time)) else value
 
 
 def _describe(problem: Any) -> str:

@@ -33,6 +33,8 @@ def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
         "candidates/item_vectors.npy": paths.candidates / "item_vectors.npy",
         **{f"index/{path.name}": path for path in _plain_files(paths.index)},
     }
+    if (successors := paths.candidates / "successors.npy").exists():
+        parts["candidates/successors.npy"] = successors
     if ranked:
         parts |= {f"ranking/{name}": paths.ranking / name for name in RANKING_FILES}
     steps = ["prepared", "candidates", "index"] + ["ranking"] * ranked

@@ -1,6 +1,7 @@
 """Train the candidate net on a prepared directory; write its vectors and its user tower.
 
 user_tower.onnx, item_vectors.npy   what a bundle takes
+successors.npy                      int32 [N, L], where the net is told what followed an item
 model.json                          the tower's inputs and widths, validation metrics
 user_vectors.parquet                user_id, vector: as of `data_until`, for other systems
 curves.json, tensorboard/           how the training went
@@ -18,11 +19,11 @@ import pyarrow.parquet as pq
 from pipelines.paths import RunPaths
 from pipelines.steps import read_identity
 from recsys.candidates.batches import TrainingBatches
+from recsys.candidates.crowd import Crowd
 from recsys.candidates.export import export_user_tower, tower_inputs
 from recsys.candidates.item_features import hashed_features
 from recsys.candidates.model import CandidateModel, CandidateSizes
 from recsys.candidates.negatives import NegativeSampler
-from recsys.candidates.popularity import RecentPopularity
 from recsys.candidates.sequences import (
     Labels,
     Part,
@@ -61,6 +62,7 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     save_weights(model, out / WEIGHTS)
     export_user_tower(model, _inputs_of(log.shards[0], log, model), out / "user_tower.onnx")
     np.save(out / "item_vectors.npy", item_vectors(model, log))
+    _write_successors(log, settings.candidates, out / "successors.npy")
     _write_user_vectors(model, log, out / "user_vectors.parquet")
     described = _describe(model, history) | {"learned_until": _learned_until(log)}
     description = json.dumps(described, sort_keys=True, indent=1)
@@ -165,10 +167,8 @@ def training_batches(
     if settings.loss == "sampled_softmax":
         counts = np.asarray(log.catalogue.watch_counts[:num_trained])
         sampler = NegativeSampler(settings.negatives, counts)
-    popularity = recent_popularity(log, settings)
-    return TrainingBatches(
-        join_sequences(parts), labels, settings, sampler, popularity=popularity, seed=seed
-    )
+    crowd = crowd_of(log, settings)
+    return TrainingBatches(join_sequences(parts), labels, settings, sampler, crowd=crowd, seed=seed)
 
 
 def validation_ranking(
@@ -192,13 +192,13 @@ def validation_ranking(
         join_sequences(parts),
         labels.take(np.flatnonzero(kept)),
         settings,
-        popularity=recent_popularity(log, settings),
+        crowd=crowd_of(log, settings),
     )
 
 
 def item_vectors(model: CandidateModel, log: Prepared) -> np.ndarray:
     """Return the vectors that are served, as of `data_until`: float32 [n, D']."""
-    vectors, popularity = model.item_vectors(), recent_popularity(log, model.settings)
+    vectors, popularity = model.item_vectors(), crowd_of(log, model.settings).popularity
     if popularity is None:
         return vectors
     log_counts = np.zeros((len(vectors), len(model.settings.popularity_minutes)), np.float32)
@@ -207,32 +207,26 @@ def item_vectors(model: CandidateModel, log: Prepared) -> np.ndarray:
     return np.concatenate([vectors, log_counts], axis=1)
 
 
-def recent_popularity(log: Prepared, settings: CandidateSettings) -> RecentPopularity | None:
-    """Count the watches of the whole log by time; None where the scores do without.
+def crowd_of(log: Prepared, settings: CandidateSettings) -> Crowd:
+    """Collect what the net is told of all users.
 
     Raises:
-        ConfigError: The settings ask for time, and the log has none, or the loss no negatives.
+        ConfigError: The settings ask for times, and the log has none, or the loss no negatives.
     """
-    if (settings.by_time or settings.popularity_minutes) and not _is_timed(log):
+    is_timed = all(shard.candidates.has_time.all() for shard in log.shards)
+    asked = settings.by_time or settings.popularity_minutes or settings.successor_windows
+    if asked and not is_timed:
         raise ConfigError(
-            "candidates.by_time, popularity_minutes: expected a log in which every watch has a "
-            "time, this one has watches of which it knows only the order; leave them out"
+            "candidates.by_time, popularity_minutes, successor_windows: expected a log in which "
+            "every watch has a time, this one has watches of which it knows only the order; "
+            "leave them out"
         )
-    if not settings.popularity_minutes:
-        return None
-    if settings.loss != "sampled_softmax":
+    if settings.popularity_minutes and settings.loss != "sampled_softmax":
         raise ConfigError(
             "candidates.popularity_minutes: expected loss = 'sampled_softmax', got "
             f"{settings.loss!r}; change it, or leave popularity_minutes empty"
         )
-    histories = [shard.histories for shard in log.shards]
-    return RecentPopularity(
-        np.concatenate([part.code for part in histories]) - 1,
-        np.concatenate([part.moment for part in histories]),
-        num_items=log.catalogue.num_trained,
-        minutes=settings.popularity_minutes,
-        refresh_minutes=settings.popularity_refresh_minutes,
-    )
+    return Crowd.of(join_sequences(_parts(log)).histories, log.catalogue.num_trained, settings)
 
 
 def _learned_until(log: Prepared) -> int:
@@ -242,10 +236,6 @@ def _learned_until(log: Prepared) -> int:
         for part in (shard.candidates for shard in log.shards)
     ]
     return max(newest) + 1
-
-
-def _is_timed(log: Prepared) -> bool:
-    return all(shard.candidates.has_time.all() for shard in log.shards)
 
 
 def _parts(log: Prepared) -> list[Part]:
@@ -267,6 +257,15 @@ def _some_users(user: np.ndarray, max_users: int, seed: int) -> np.ndarray:
     return np.isin(user, chosen)
 
 
+def _write_successors(log: Prepared, settings: CandidateSettings, path: Path) -> None:
+    """Write the newest successors of each item as of `data_until`, where the net has them."""
+    successors = crowd_of(log, settings).successors
+    if successors is not None:
+        codes = np.arange(1, log.catalogue.num_trained + 1)
+        moments = np.full(len(codes), log.data_until)
+        np.save(path, successors.newest(codes, moments, max(settings.successor_windows)))
+
+
 def _write_user_vectors(model: CandidateModel, log: Prepared, path: Path) -> None:
     bulk_tower = BulkTower(model)
     width = bulk_tower.width
@@ -284,7 +283,7 @@ def _inputs_of(shard: Shard, log: Prepared, model: CandidateModel) -> Inputs:
     parts, settings = [(shard.histories, shard.candidates)], model.settings
     has_time = bool(shard.candidates.has_time.any())
     labels = newest_labels(parts[0], settings, log.data_until, has_time=has_time)
-    return served_inputs(join_sequences(parts), labels, settings)
+    return served_inputs(join_sequences(parts), labels, settings, crowd_of(log, settings))
 
 
 def _describe(model: CandidateModel, history: TrainingHistory) -> dict[str, object]:

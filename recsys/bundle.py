@@ -8,7 +8,7 @@ manifest without id and signature. `load` verifies every byte before it parses a
     settings.json       the resolved configuration
     catalogue/          items in row order: ids, item table, watch counts
     vocabularies/NAME/  external values <-> embedding codes
-    candidates/         user_tower.onnx, item_vectors.npy
+    candidates/         user_tower.onnx, item_vectors.npy, successors.npy (if the net is told)
     index/              what `recsys.index` saved
     ranking/            ranker.onnx, calibration, feature spec, item feature tables (if ranked)
     item_counters.npy   int64 [N, 5] as of data_until
@@ -63,6 +63,8 @@ class Bundle:
         bundle_id: Hash of the manifest.
         data_until: Moment up to which its counters count.
         item_vectors: float32 [n, D], of the trained items, or of all where items share features.
+        successors: int32 [num_trained, L], what followed each item lately, oldest first; None where
+            the net is not told.
         item_counters: int64 [N, 5], `ITEM_COUNTERS`.
         popular: int32 [<= 1000], rows by decreasing recent watches.
         ranker: None where the log has no watch time; items then stay in candidate order.
@@ -77,6 +79,7 @@ class Bundle:
     vocabularies: dict[str, Vocabulary]
     user_tower: UserTower
     item_vectors: np.ndarray
+    successors: np.ndarray | None
     index: Index
     item_features: ItemFeatures
     item_counters: np.ndarray
@@ -227,6 +230,7 @@ def read_settings(directory: Path) -> RecsysSettings:
 def _parse(directory: Path, manifest: dict[str, Any]) -> Bundle:
     settings = RecsysSettings.model_validate_json((directory / SETTINGS).read_text())
     ranked = (directory / "ranking").is_dir()
+    successors = directory / "candidates" / "successors.npy"
     return Bundle(
         bundle_id=manifest["bundle_id"],
         manifest=manifest,
@@ -239,6 +243,7 @@ def _parse(directory: Path, manifest: dict[str, Any]) -> Bundle:
         },
         user_tower=UserTower(directory / "candidates" / "user_tower.onnx"),
         item_vectors=_load(directory / "candidates" / "item_vectors.npy"),
+        successors=_load(successors) if successors.exists() else None,
         index=load_index(directory / "index"),
         item_features=ItemFeatures.load(directory / "item_features"),
         item_counters=_load(directory / "item_counters.npy"),

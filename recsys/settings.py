@@ -150,8 +150,11 @@ class CandidateSettings(Settings):
     """Share of the items that must do without their own row in a step of the training."""
     popularity_minutes: tuple[PositiveInt, ...] = ()
     """Windows whose log-counts of watches are added to the scores with learned weights."""
-    popularity_refresh_minutes: int = Field(default=1440, ge=1)
-    """How stale the counts may be when serving: the time between two bundles."""
+    successor_windows: tuple[PositiveInt, ...] = ()
+    """Lean the user vector towards what others watched right after the user's last item: the
+    newest so many successors, with learned weights."""
+    refresh_minutes: int = Field(default=1440, ge=1)
+    """How stale counts and successors may be when serving: the time between two bundles."""
     similarity: Literal["inner_product", "cosine"] = "inner_product"
     temperature: float = Field(default=0.05, gt=0)
     """Starting temperature of the cosine; it is learned."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.bundle import Bundle
+from recsys.candidates.crowd import last_watched
 from recsys.candidates.query_time import query_time
 from recsys.data.columns import category_of
 from recsys.data.timelines import Timelines, WatchHistories, watch_histories
@@ -81,6 +82,10 @@ def _tower_inputs(
         "history": histories.newest(users, known, length),
         "history_length": np.minimum(known, length).astype(np.int32),
     }
+    if bundle.successors is not None:
+        last = last_watched(histories, users, known)
+        followed = bundle.successors[np.maximum(last, 1) - 1]
+        inputs["successors"] = np.where(last[:, None] > 0, followed, 0).astype(np.int32)
     if settings.watch_times:
         inputs["watch_seconds"] = histories.newest_seconds(users, known, length)
     if settings.query_time:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recsys.candidates.crowd import NOBODY, Crowd, last_watched
 from recsys.candidates.negatives import NegativeSampler
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.query_time import query_time
@@ -57,7 +58,7 @@ class TrainingBatches:
         labels: Training labels of trained items.
         settings: Lengths and sizes.
         sampler: Of the negatives, for the sampled softmax.
-        popularity: Where the scores take it into account.
+        crowd: What the net is told of all users.
         seed: Where chance comes from.
     """
 
@@ -68,14 +69,14 @@ class TrainingBatches:
         settings: CandidateSettings,
         sampler: NegativeSampler | None,
         *,
-        popularity: RecentPopularity | None = None,
+        crowd: Crowd = NOBODY,
         seed: int,
     ) -> None:
         self._sequences, self._settings, self._seed = sequences, settings, seed
         self._labels = labels.take(np.argsort(labels.user, kind="stable"))
-        self._sampler, self._popularity = sampler, popularity
+        self._sampler, self._crowd = sampler, crowd
         self._piece = _pieces(self._labels, settings.max_sequence_length)
-        self._is_timed = settings.by_time or popularity is not None
+        self._is_timed = settings.by_time or crowd.popularity is not None
         if self._is_timed:
             slot = self._slots(self._labels.moment)
             self._piece = _number_pairs(self._piece, slot)
@@ -170,7 +171,8 @@ class TrainingBatches:
         if self._settings.watch_times:
             seconds = self._sequences.histories.newest_seconds(user, last, length)
             batch["watch_seconds"] = seconds
-        return batch | side_inputs(self._sequences, self._labels, label, self._settings), label
+        side = side_inputs(self._sequences, self._labels, label, self._settings, self._crowd)
+        return batch | side, label
 
     def _negatives(
         self,
@@ -194,8 +196,8 @@ class TrainingBatches:
             found["label_log_expected_counts"] = sampler.log_expected_counts(
                 batch["labels"], concurrent
             )
-        if self._popularity is not None:
-            found |= self._popularity_of(self._popularity, batch["labels"], items, label)
+        if self._crowd.popularity is not None:
+            found |= self._popularity_of(self._crowd.popularity, batch["labels"], items, label)
         return found
 
     def _popularity_of(
@@ -220,7 +222,11 @@ class TrainingBatches:
 
 
 def side_inputs(
-    sequences: Sequences, labels: Labels, index: np.ndarray, settings: CandidateSettings
+    sequences: Sequences,
+    labels: Labels,
+    index: np.ndarray,
+    settings: CandidateSettings,
+    crowd: Crowd = NOBODY,
 ) -> dict[str, np.ndarray]:
     """Return the inputs beside the history, those that the settings use.
 
@@ -229,6 +235,7 @@ def side_inputs(
         labels: The labels that `index` points into.
         index: int64 [...].
         settings: Which inputs.
+        crowd: What the net is told of all users.
 
     Returns:
         Arrays [...] or [..., columns] as `recsys.candidates.model` describes them.
@@ -245,6 +252,12 @@ def side_inputs(
         inputs["age"] = labels.age[index]
     if settings.example_age:
         inputs["example_age"] = labels.example_age[index]
+    if crowd.successors is not None:
+        users, known = labels.user[index].ravel(), labels.known_watches[index].ravel()
+        last = last_watched(sequences.histories, users, known)
+        length = max(settings.successor_windows)
+        found = crowd.successors.newest(last, labels.moment[index].ravel(), length)
+        inputs["successors"] = found.reshape(*index.shape, length)
     if settings.query_time:
         inputs["query_time"] = query_time(labels.moment[index], labels.has_time[index])
     return inputs

@@ -34,6 +34,9 @@ def tower_inputs(model: CandidateModel) -> dict[str, Input]:
         inputs["age"] = Input("float32", ("batch",))
     if settings.query_time:
         inputs["query_time"] = Input("float32", ("batch", NUM_COLUMNS))
+    if settings.successor_windows:
+        length = max(settings.successor_windows)
+        inputs["successors"] = Input("int32", ("batch", length))
     if settings.watch_times:
         inputs["watch_seconds"] = Input("float32", ("batch", "history"))
     return inputs
@@ -75,7 +78,13 @@ def _twin(model: CandidateModel) -> CandidateModel:
         item_features=None,
     )
     twin = CandidateModel(model.settings, sizes, seed=model.seed)
-    for layer in ("encoder", "tower", "to_user_vector", "to_popularity_weights"):
+    for layer in (
+        "encoder",
+        "tower",
+        "to_user_vector",
+        "to_popularity_weights",
+        "to_successor_weights",
+    ):
         copies = getattr(twin, layer).variables
         for copy, original in zip(copies, getattr(model, layer).variables, strict=True):
             copy.assign(original.value)
@@ -86,6 +95,9 @@ def _tables(model: CandidateModel) -> Iterator[np.ndarray]:
     """Yield the tables that the graph looks rows up in; what items share is added up in them."""
     watches = model.watch_table.served_rows()[: model.sizes.num_items]
     yield np.concatenate([np.zeros_like(watches[:1]), watches])
+    if model.settings.successor_windows:
+        outputs = model.output_table.served_rows()[: model.sizes.num_items]
+        yield np.concatenate([np.zeros_like(outputs[:1]), outputs])
     if model.token_table is not None:
         yield to_numpy(model.token_table.table.value)
     for table in model.context_tables:

@@ -14,6 +14,7 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     age            float32 [B, P]   years, NaN unknown
     example_age    float32 [B, P]   0 (newest, and serving) to 1 (oldest)
     query_time     float32 [B, P, 4]  place in the day and the week
+    successors     int32 [B, P, L]  codes of what lately followed the last watch, oldest first
     watch_seconds  float32 [B, T]   when each watch was, 0 the last
     labels         int32 [B, P]     rows of the items watched next
     weight         float32 [B, P]   0 for padding
@@ -36,7 +37,7 @@ from recsys.candidates.item_table import ItemTable
 from recsys.candidates.query_time import NUM_COLUMNS as NUM_TIME_COLUMNS
 from recsys.core import losses
 from recsys.core.backends import Batch, Tensor, gather_rows, to_numpy
-from recsys.core.layers.bag import masked_mean
+from recsys.core.layers.bag import masked_mean, prefix_window_means
 from recsys.core.layers.embedding import Embedding
 from recsys.core.layers.numeric import powers, split_missing
 from recsys.core.layers.tower import Tower
@@ -46,6 +47,7 @@ from recsys.settings import CandidateSettings
 
 CENTURY_YEARS = 100.0
 FIRST_POPULARITY_WEIGHT = 0.3
+FIRST_SUCCESSOR_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,12 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             bias_initializer=keras.initializers.Constant(FIRST_POPULARITY_WEIGHT),
             name="popularity_weights",
         )
+        self.to_successor_weights = keras.layers.Dense(
+            max(1, len(settings.successor_windows)),
+            kernel_initializer="zeros",
+            bias_initializer=keras.initializers.Constant(FIRST_SUCCESSOR_WEIGHT),
+            name="successor_weights",
+        )
         self._add_scale_or_bias()
         self.build()
 
@@ -120,6 +128,8 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         self.to_user_vector.build((None, last_width))
         if self.settings.popularity_minutes:
             self.to_popularity_weights.build((None, last_width))
+        if self.settings.successor_windows:
+            self.to_successor_weights.build((None, last_width))
         self.built = True
 
     def call(self, batch: Batch, training: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -132,9 +142,10 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         inputs = self.input_dropout(self._inputs(batch, training), training=training)
         flat = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [R, inputs]
         hidden = self.tower(flat, training=training)
-        vectors = self.to_user_vector(hidden)
-        if self.settings.similarity == "cosine":
-            vectors = ops.normalize(vectors, axis=-1)
+        vectors = self._normalized(self.to_user_vector(hidden))
+        if self.settings.successor_windows:
+            leaning = self._leaning(batch["successors"], self.to_successor_weights(hidden))
+            vectors = self._normalized(vectors + leaning)
         weights = self.to_popularity_weights(hidden) if self.settings.popularity_minutes else None
         return vectors, weights
 
@@ -234,6 +245,22 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         if settings.query_time:
             parts.append(batch["query_time"])
         return ops.concatenate(parts, axis=-1)
+
+    def _leaning(self, successors: Tensor, weights: Tensor) -> Tensor:
+        """Return the weighted means of the newest successors: [B, P, L], [R, W] -> [R, D]."""
+        windows, width = self.settings.successor_windows, self.settings.embedding_width
+        codes = ops.reshape(successors, (-1, max(windows)))  # [R, L]
+        # The rows are taken as they are: to learn them from here too would move the target.
+        rows = ops.stop_gradient(self._normalized(self.output_table(codes)))
+        count = ops.sum(ops.cast(ops.not_equal(codes, 0), "int32"), axis=1, keepdims=True)
+        means = ops.reshape(prefix_window_means(rows, count, windows), (-1, len(windows), width))
+        return ops.sum(weights[..., None] * means, axis=1)
+
+    def _normalized(self, vectors: Tensor) -> Tensor:
+        """Return vectors of length 1 for the cosine, as they are for the inner product."""
+        if self.settings.similarity == "cosine":
+            return ops.normalize(vectors, axis=-1)
+        return vectors
 
     def _full_softmax(self, vectors: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         rows = self._scaled(self.output_table.all_rows(training=True))  # [N, D]

@@ -6,8 +6,8 @@ import numpy as np
 from keras import ops
 
 from recsys.candidates.batches import side_inputs
+from recsys.candidates.crowd import NOBODY, Crowd
 from recsys.candidates.model import CandidateModel
-from recsys.candidates.popularity import RecentPopularity
 from recsys.candidates.sequences import Labels, Sequences
 from recsys.core.backends import Tensor, compile_call
 from recsys.settings import CandidateSettings
@@ -18,7 +18,7 @@ CHUNK = 1024
 Inputs = Mapping[str, np.ndarray]
 """Of the served tower: `history` int32 [B, T], `history_length` int32 [B], and what else the
 settings use of `search_tokens` int32 [B, S], `context` int32 [B, C], `age` float32 [B],
-`query_time` float32 [B, 4], `watch_seconds` float32 [B, T]."""
+`query_time` float32 [B, 4], `watch_seconds` float32 [B, T], `successors` int32 [B, L]."""
 
 
 def tower(model: CandidateModel) -> Callable[[Mapping[str, Tensor]], Tensor]:
@@ -35,10 +35,12 @@ def tower(model: CandidateModel) -> Callable[[Mapping[str, Tensor]], Tensor]:
     return user_vectors
 
 
-def served_inputs(sequences: Sequences, labels: Labels, settings: CandidateSettings) -> Inputs:
+def served_inputs(
+    sequences: Sequences, labels: Labels, settings: CandidateSettings, crowd: Crowd = NOBODY
+) -> Inputs:
     """Return the tower's inputs as of just before each label."""
     length = settings.history_length
-    side = side_inputs(sequences, labels, np.arange(len(labels)), settings)
+    side = side_inputs(sequences, labels, np.arange(len(labels)), settings, crowd)
     side.pop("example_age", None)
     history = sequences.histories.newest(labels.user, labels.known_watches, length)
     history_length = np.minimum(labels.known_watches, length).astype(np.int32)
@@ -92,8 +94,7 @@ class ValidationRanking:
         labels: Held-out watches.
         settings: The net's inputs.
         is_seen_filtered: Leave out the items that the user has watched.
-        popularity: Where the scores take it into account: as of the last refresh before each
-            held-out watch.
+        crowd: What the net is told of all users, as of the last refresh before each label.
     """
 
     def __init__(
@@ -103,10 +104,10 @@ class ValidationRanking:
         settings: CandidateSettings,
         *,
         is_seen_filtered: bool = True,
-        popularity: RecentPopularity | None = None,
+        crowd: Crowd = NOBODY,
     ) -> None:
-        self._labels, self._popularity = labels, popularity
-        self.inputs = served_inputs(sequences, labels, settings)
+        self._labels, self._popularity = labels, crowd.popularity
+        self.inputs = served_inputs(sequences, labels, settings, crowd)
         self._histories = sequences.histories
         self._is_seen_filtered = is_seen_filtered
 

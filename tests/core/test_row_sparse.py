@@ -16,9 +16,8 @@ from pydantic import ValidationError
 from recsys.core.backends import compile_step, gather_rows, to_numpy
 from recsys.core.checkpoint import (
     Checkpoint,
-    load_checkpoint,
+    Checkpoints,
     read_variables,
-    save_checkpoint,
     write_variables,
 )
 from recsys.core.optimizers.adam import new_optimizer
@@ -185,7 +184,7 @@ def test_rows_outside_the_batch_stay_bit_for_bit_with_their_slots(rule):
         step(batch)
     tables = [v for v in (*model.variables, *optimizer.variables) if v.shape[:1] == (NUM_ROWS,)]
     assert len(tables) >= 4
-    before = read_variables(tables)
+    before = list(read_variables(tables))
     step(batch_of([0, 3, 3], np.ones((3, WIDTH))))
     for old, new in zip(before, read_variables(tables), strict=True):
         untouched = [1, 2, 4, 5]
@@ -259,9 +258,9 @@ def test_training_goes_on_bit_for_bit_from_a_checkpoint(rule, tmp_path):
         step(batch)
     groups = {"model": model.variables, "optimizer": optimizer.variables}
     saved = {name: read_variables(variables) for name, variables in groups.items()}
-    save_checkpoint(tmp_path / "checkpoint.npz", Checkpoint(saved, {}))
+    Checkpoints(tmp_path, 1).save(Checkpoint(saved, {}))
     model, optimizer, step = training_of(rule, linear_decay=True)
-    loaded = load_checkpoint(tmp_path / "checkpoint.npz")
+    loaded = Checkpoints(tmp_path, 1).load()
     write_variables(model.variables, loaded.groups["model"])
     write_variables(optimizer.variables, loaded.groups["optimizer"])
     for batch in batches[3:]:

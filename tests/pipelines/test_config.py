@@ -24,6 +24,12 @@ def test_override_replaces_nested_value(tmp_path):
     assert settings.candidates.training.max_epochs == 2
 
 
+@pytest.mark.parametrize("cut", ["2026-01-08", "2026-01-08T12:00:00"])
+def test_a_time_given_on_the_command_line_stays_text(tmp_path, cut):
+    settings = load_settings(write(tmp_path, MINIMAL), [f"split.test_from={cut}"])
+    assert settings.split.test_from == cut
+
+
 def test_unknown_key_names_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match="candidates.embeding_width.*'embedding_width'"):
         load_settings(write(tmp_path, MINIMAL + "[candidates]\nembeding_width = 3\n"))

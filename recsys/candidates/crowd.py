@@ -1,0 +1,52 @@
+"""What all users did lately, as of any moment: what a net of yesterday cannot know."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
+from recsys.candidates.successors import Successors
+from recsys.data.timelines import WatchHistories
+from recsys.settings import CandidateSettings
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """The parts that the settings use.
+
+    Args:
+        popularity: Watches of each item in the last minutes.
+        successors: What followed each item.
+    """
+
+    popularity: RecentPopularity | None = None
+    successors: Successors | None = None
+
+    @classmethod
+    def of(cls, histories: WatchHistories, num_items: int, settings: CandidateSettings) -> "Crowd":
+        """Collect what the settings use from the watches of all users."""
+        popularity = successors = None
+        if settings.popularity_minutes:
+            popularity = RecentPopularity(
+                histories.code - 1,
+                histories.moment,
+                num_items=num_items,
+                minutes=settings.popularity_minutes,
+                refresh_minutes=settings.refresh_minutes,
+            )
+        if settings.successor_windows:
+            refresh_us = settings.refresh_minutes * MICROSECONDS_PER_MINUTE
+            successors = Successors(histories, num_items=num_items, refresh_us=refresh_us)
+        return cls(popularity, successors)
+
+
+NOBODY = Crowd()
+
+
+def last_watched(histories: WatchHistories, users: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the code of the newest known watch of users, 0 for none: int32 [Q]."""
+    if len(histories.code) == 0:
+        return np.zeros(len(users), np.int32)
+    position = histories.offsets[users] + np.maximum(known, 1) - 1
+    position = np.minimum(position, len(histories.code) - 1)
+    return np.where(known > 0, histories.code[position], 0).astype(np.int32)
