@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.output import print_result
 from benchmarks.real_logs import find_logs
 from pipelines.config import load_settings
-from pipelines.held_out import held_out_watches
+from pipelines.held_out import HeldOut, held_out_watches
 from pipelines.prepare import prepare
 from pipelines.train_candidates import crowd_of, new_model, train_model
 from recsys.artefacts import hash_json
@@ -254,9 +254,10 @@ def describe(run: Trained) -> dict[str, Any]:
 
 def peer_figures(log: Prepared, peers: Mapping[str, Fit]) -> dict[str, dict[str, float]]:
     """Fit every peer on the training watches, as the net is, and test it on the same targets."""
-    known = training_watches(log)
-    targets, histories = test_queries(log)
-    num_items = len(log.catalogue)
+    known = watches_of(log, [TRAINING])
+    queries = test_queries(log)
+    targets, histories = queries.targets, trained_only(Watches(*queries.histories), log)
+    num_items = log.catalogue.num_trained
     figures = {}
     for name, fit in peers.items():
         started = time.monotonic()
@@ -272,12 +273,13 @@ def ranks_in(lists: np.ndarray, targets: np.ndarray) -> Ranks:
     return np.where(is_hit.any(axis=1), is_hit.argmax(axis=1) + 1.0, np.inf)
 
 
-def training_watches(log: Prepared) -> Watches:
-    """Return what the net learns from, user after user, each user's in order."""
+def watches_of(log: Prepared, splits: Sequence[int]) -> Watches:
+    """Return the watches of trained items in parts of the split, user after user, in order."""
     users, items, moments, first = [], [], [], 0
     for shard in log.shards:
         examples = shard.candidates
-        own = np.flatnonzero(examples.split == TRAINING)
+        is_known = np.isin(examples.split, splits) & (examples.item < log.catalogue.num_trained)
+        own = np.flatnonzero(is_known)
         users.append(examples.user[own] + first)
         items.append(examples.item[own])
         moments.append(examples.moment[own])
@@ -286,7 +288,14 @@ def training_watches(log: Prepared) -> Watches:
     return Watches(offsets, np.concatenate(items), np.concatenate(moments))
 
 
-def test_queries(log: Prepared) -> tuple[np.ndarray, Watches]:
+def trained_only(watches: Watches, log: Prepared) -> Watches:
+    """Return watches without those of items that have no trained row."""
+    kept = (watches.items >= 0) & (watches.items < log.catalogue.num_trained)
+    before = np.concatenate([[0], np.cumsum(kept)])
+    moments = None if watches.moments is None else watches.moments[kept]
+    return Watches(before[watches.offsets], watches.items[kept], moments)
+
+
+def test_queries(log: Prepared) -> HeldOut:
     """Return the test targets, and what each user had watched before."""
-    held_out = held_out_watches(log, TEST, max_watches=None, rng=np.random.default_rng(0))
-    return held_out.targets, Watches(*held_out.histories)
+    return held_out_watches(log, TEST, max_watches=None, rng=np.random.default_rng(0))

@@ -15,6 +15,15 @@ from recsys.core.onnx_export import Input, Output, export_onnx
 NUM_CHECKED = 64
 """Users whose vectors are compared."""
 
+COPIED_LAYERS = (
+    "encoder",
+    "tower",
+    "to_user_vector",
+    "to_popularity_weights",
+    "to_successor_weights",
+)
+"""All that is no table."""
+
 STAND_IN_CODES = 7
 """Rows of the tables that are exported instead of the real ones."""
 

@@ -239,6 +239,20 @@ def test_popularity_enters_the_loss_as_it_enters_the_served_score():
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_user_vector_leans_towards_the_mean_of_the_successors():
+    settings = settings_of(similarity="cosine", successor_windows=(1, 3))
+    model, (batch,) = model_of(settings), first_batches(settings)
+    shape = batch["positions"].shape
+    nobody = batch | {"successors": np.zeros((*shape, 3), np.int32)}
+    followed = batch | {"successors": np.tile(np.array([2, 5, 5], np.int32), (*shape, 1))}
+    alone, leaning = (to_numpy(model.served_user_vectors(each)) for each in (nobody, followed))
+    rows = model.item_vectors()
+    towards = 0.5 * rows[4] + 0.5 * (rows[1] + 2 * rows[4]) / 3
+    expected = alone + towards
+    expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
+    np.testing.assert_allclose(leaning, expected, rtol=1e-4, atol=1e-5)
+
+
 def losses_of_steps(weights):
     """Return the losses of a few steps from given weights: run under either backend."""
     losses = []

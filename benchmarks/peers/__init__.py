@@ -1,0 +1,1 @@
+"""What the project is compared with, where no library has it."""
