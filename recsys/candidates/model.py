@@ -37,7 +37,7 @@ from recsys.candidates.item_table import ItemTable
 from recsys.candidates.query_time import NUM_COLUMNS as NUM_TIME_COLUMNS
 from recsys.core import losses
 from recsys.core.backends import Batch, Tensor, gather_rows, to_numpy
-from recsys.core.layers.bag import masked_mean, prefix_window_means
+from recsys.core.layers.bag import masked_mean
 from recsys.core.layers.embedding import Embedding
 from recsys.core.layers.numeric import powers, split_missing
 from recsys.core.layers.tower import Tower
@@ -47,7 +47,7 @@ from recsys.settings import CandidateSettings
 
 CENTURY_YEARS = 100.0
 FIRST_POPULARITY_WEIGHT = 0.3
-FIRST_SUCCESSOR_WEIGHT = 0.5
+FIRST_SUCCESSOR_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -136,16 +136,16 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         """Encode every prefix.
 
         Returns:
-            User vectors float [R, D], R = B * P, of length 1 for the cosine; and the weights of
-            the recent popularity float [R, K], None without any.
+            User vectors float [R, D], R = B * P, for the cosine of length 1 but for what the
+            successors add; and the weights of the recent popularity float [R, K], None without.
         """
         inputs = self.input_dropout(self._inputs(batch, training), training=training)
         flat = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [R, inputs]
         hidden = self.tower(flat, training=training)
         vectors = self._normalized(self.to_user_vector(hidden))
         if self.settings.successor_windows:
-            leaning = self._leaning(batch["successors"], self.to_successor_weights(hidden))
-            vectors = self._normalized(vectors + leaning)
+            weights = self.to_successor_weights(hidden)
+            vectors = vectors + self._leaning(batch["successors"], weights)
         weights = self.to_popularity_weights(hidden) if self.settings.popularity_minutes else None
         return vectors, weights
 
@@ -247,14 +247,25 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         return ops.concatenate(parts, axis=-1)
 
     def _leaning(self, successors: Tensor, weights: Tensor) -> Tensor:
-        """Return the weighted means of the newest successors: [B, P, L], [R, W] -> [R, D]."""
-        windows, width = self.settings.successor_windows, self.settings.embedding_width
-        codes = ops.reshape(successors, (-1, max(windows)))  # [R, L]
+        """Return sum_i log(1 + n_i) row_i over the newest successors: [B, P, L], [R, W] -> [R, D].
+
+        n_i counts item i among the newest of a window. Rows of different items are nearly
+        orthogonal, so that item i gains about weight log(1 + n_i), as by recent popularity.
+        """
+        codes = ops.reshape(successors, (-1, max(self.settings.successor_windows)))  # [R, L]
         # The rows are taken as they are: to learn them from here too would move the target.
         rows = ops.stop_gradient(self._normalized(self.output_table(codes)))
-        count = ops.sum(ops.cast(ops.not_equal(codes, 0), "int32"), axis=1, keepdims=True)
-        means = ops.reshape(prefix_window_means(rows, count, windows), (-1, len(windows), width))
-        return ops.sum(weights[..., None] * means, axis=1)
+        is_same = ops.equal(codes[:, :, None], codes[:, None, :])  # [R, L, L]
+        is_known = ops.not_equal(codes, 0)
+        age = ops.sum(ops.cast(is_known, "int32"), axis=1, keepdims=True)
+        age = age - ops.arange(codes.shape[1], dtype="int32")  # 1 for the newest
+        shares = ops.zeros_like(rows[..., 0])
+        for column, window in enumerate(self.settings.successor_windows):
+            is_inside = ops.cast(ops.logical_and(is_known, age <= window), rows.dtype)
+            count = ops.sum(ops.cast(is_same, rows.dtype) * is_inside[:, None, :], axis=2)
+            share = is_inside * ops.log(1.0 + count) / ops.maximum(count, 1.0)
+            shares = shares + weights[:, column : column + 1] * share
+        return ops.matmul(shares[:, None, :], rows)[:, 0]
 
     def _normalized(self, vectors: Tensor) -> Tensor:
         """Return vectors of length 1 for the cosine, as they are for the inner product."""

@@ -239,18 +239,20 @@ def test_popularity_enters_the_loss_as_it_enters_the_served_score():
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_user_vector_leans_towards_the_mean_of_the_successors():
-    settings = settings_of(similarity="cosine", successor_windows=(1, 3))
+def test_the_user_vector_leans_towards_the_successors_by_the_log_of_their_counts():
+    settings = settings_of(similarity="cosine", successor_windows=(2, 4))
     model, (batch,) = model_of(settings), first_batches(settings)
+    model.to_successor_weights.bias.assign([0.5, 2.0])
     shape = batch["positions"].shape
-    nobody = batch | {"successors": np.zeros((*shape, 3), np.int32)}
-    followed = batch | {"successors": np.tile(np.array([2, 5, 5], np.int32), (*shape, 1))}
+    nobody = batch | {"successors": np.zeros((*shape, 4), np.int32)}
+    followed = batch | {"successors": np.tile(np.array([2, 5, 5, 0], np.int32), (*shape, 1))}
     alone, leaning = (to_numpy(model.served_user_vectors(each)) for each in (nobody, followed))
     rows = model.item_vectors()
-    towards = 0.5 * rows[4] + 0.5 * (rows[1] + 2 * rows[4]) / 3
-    expected = alone + towards
-    expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
-    np.testing.assert_allclose(leaning, expected, rtol=1e-4, atol=1e-5)
+    newest_two = np.log(3) * rows[4]
+    newest_four = np.log(2) * rows[1] + np.log(3) * rows[4]
+    np.testing.assert_allclose(
+        leaning - alone, np.broadcast_to(0.5 * newest_two + 2 * newest_four, alone.shape), atol=1e-4
+    )
 
 
 def losses_of_steps(weights):
