@@ -142,11 +142,24 @@ def settings_of(protocol: Protocol, arguments: argparse.Namespace) -> RecsysSett
 
 
 def prepared_log(protocol: Protocol, settings: RecsysSettings, place: Path) -> Prepared:
-    """Prepare the log once, and see that it has the rows of the protocol.
+    """Prepare the log, and see that it has the rows of the protocol.
 
     Raises:
         DataError: It has not.
     """
+    log = prepare_once(settings, place)
+    item = np.concatenate([shard.timelines.item for shard in log.shards])
+    users = sum(len(shard.user_ids) for shard in log.shards)
+    found = (users, len(np.unique(item)), len(item))
+    if found != protocol.rows:
+        raise DataError(
+            f"{settings.data.path}: expected {protocol.rows} users, items and events, got {found}"
+        )
+    return log
+
+
+def prepare_once(settings: RecsysSettings, place: Path) -> Prepared:
+    """Prepare the log of the settings below a directory, unless it is there already."""
     columns = list(settings.candidates.context)
     key = hash_json({**settings.model_dump(mode="json", include={"data", "split"}), "of": columns})
     target = place / f"prepared-{key[:12]}"
@@ -156,15 +169,7 @@ def prepared_log(protocol: Protocol, settings: RecsysSettings, place: Path) -> P
         scratch.mkdir(parents=True)
         prepare(open_log(settings.data, settings.seed), settings, scratch)
         scratch.rename(target)
-    log = load_prepared(target)
-    item = np.concatenate([shard.timelines.item for shard in log.shards])
-    users = sum(len(shard.user_ids) for shard in log.shards)
-    found = (users, len(np.unique(item)), len(item))
-    if found != protocol.rows:
-        raise DataError(
-            f"{settings.data.path}: expected {protocol.rows} users, items and events, got {found}"
-        )
-    return log
+    return load_prepared(target)
 
 
 def train_and_test(

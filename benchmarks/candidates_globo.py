@@ -62,7 +62,7 @@ PROTOCOL = Protocol(
     description="Globo: last click of each session of 13 Oct UTC, refitted through 12 Oct",
     log="globo-news",
     configs={"frozen": "globo.toml", "streaming": "globo_streaming.toml"},
-    rows=(277_492, 39_169, 2_590_647),
+    rows=(302_101, 39_169, 2_590_647),
     peers={},
 )
 CONFIGS = Path(__file__).parents[1] / "pipelines" / "configs"
