@@ -2,6 +2,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import ValidationError
 
+from pipelines.config import override_settings
 from pipelines.search_space import new_search_space
 from recsys.errors import ConfigError
 from recsys.settings import SearchRange
@@ -64,6 +65,36 @@ def test_names_without_quotes_are_the_same_space():
 def test_wrong_space_is_named_before_anything_is_trained(name, searched, message):
     with pytest.raises(ConfigError, match=f"(?s)tune.space.*{message}"):
         new_search_space(new_settings({name: searched}))
+
+
+def test_settings_that_do_not_go_together_are_no_space():
+    def space(*optimizers):
+        return {
+            "candidates.training.table_optimizer": {"choices": optimizers},
+            "candidates.training.table_learning_rate": {"low": 0.01, "high": 0.1},
+        }
+
+    # Though the configuration as it stands, with `adam`, cannot have such a rate.
+    assert new_search_space(new_settings(space("adagrad", "row_adagrad"))).distributions
+    with pytest.raises(ConfigError, match="has no effect with table_optimizer = 'adam'"):
+        new_search_space(new_settings(space("adagrad", "adam")))
+
+
+def test_each_end_is_validated_beside_each_of_the_others(monkeypatch):
+    seen = set()
+
+    def note(settings, overrides, origin):
+        changed = override_settings(settings, overrides, origin=origin)
+        seen.add((changed.candidates.dropout, changed.candidates.embedding_width))
+        return changed
+
+    monkeypatch.setattr("pipelines.search_space.override_settings", note)
+    searched = {
+        "candidates.dropout": {"low": 0.1, "high": 0.5},
+        "candidates.embedding_width": {"choices": [8, 16, 32]},
+    }
+    new_search_space(new_settings(searched))
+    assert seen == {(dropout, width) for dropout in (0.1, 0.5) for width in (8, 16, 32)}
 
 
 def test_metric_that_trials_are_compared_by_is_not_searched():
