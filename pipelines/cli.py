@@ -112,6 +112,32 @@ for _step, _name, _help in (
 
 
 @app.command()
+def tune(
+    config: Config,
+    out: Out,
+    overrides: Overrides = [],  # noqa: B006  # as above
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", min=1, help="Of the whole study; default: tune.trials."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search the settings in [tune.space] by the validation part; goes on with what was begun."""
+    try:
+        from pipelines import tune as tuning
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise ConfigError(
+            "recsys tune needs Optuna, which is not installed; `pip install recsys[tune]`"
+        ) from None
+    wanted = overrides if trials is None else [*overrides, f"tune.trials={trials}"]
+    found = tuning.main(load_settings(config, wanted), out, _announce)
+    _announce(f"use it: recsys run --config {found['config']}; report: {found['report']}")
+    _print(found, as_json)
+
+
+@app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="Your log: a Parquet or CSV file, or a folder.")],
     out: Annotated[Path | None, typer.Option("--out", help="Write here, not to stdout.")] = None,

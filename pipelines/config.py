@@ -1,8 +1,10 @@
-"""Read a TOML configuration, with overrides, into `RecsysSettings`."""
+"""Read a TOML configuration, with overrides, into `RecsysSettings`; write one back."""
 
 import difflib
+import json
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time
 from pathlib import Path
 from typing import Any, get_args
@@ -27,13 +29,31 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> RecsysSettings:
     return _validated(_read_toml(path), overrides, str(path))
 
 
-def override_settings(settings: RecsysSettings, overrides: Sequence[str]) -> RecsysSettings:
+def override_settings(
+    settings: RecsysSettings, overrides: Sequence[str], *, origin: str = "--set"
+) -> RecsysSettings:
     """Apply `section.key=value` overrides to settings that were read before.
+
+    Args:
+        settings: Of a whole run.
+        overrides: As `load_settings` takes them.
+        origin: Where they come from, for the error.
 
     Raises:
         ConfigError: As `load_settings`.
     """
-    return _validated(settings.model_dump(mode="json"), overrides, "--set")
+    return _validated(settings.model_dump(mode="json"), overrides, origin)
+
+
+def to_toml(settings: RecsysSettings) -> str:
+    """Write what is no default as a file that `load_settings` reads."""
+    content = settings.model_dump(mode="json", exclude_defaults=True)
+    return "\n".join(_toml_lines(content, ())) + "\n"
+
+
+def to_override(name: str, value: Any) -> str:
+    """Spell a value as `--set` takes it."""
+    return f"{name}={_toml_value(value)}"
 
 
 def _validated(content: dict[str, Any], overrides: Sequence[str], origin: str) -> RecsysSettings:
@@ -92,9 +112,34 @@ def _describe(problem: Any) -> str:
 def _known_keys(sections: Sequence[str]) -> list[str]:
     model: type[BaseModel] = RecsysSettings
     for section in sections:
+        if section not in model.model_fields:
+            continue  # a name in a table of sections, whose model is known already
         annotation = model.model_fields[section].annotation
         nested = [annotation, *get_args(annotation)]
         model = next(
             kind for kind in nested if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
     return list(model.model_fields)
+
+
+def _toml_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    sections = {key: value for key, value in table.items() if isinstance(value, dict)}
+    values = {key: value for key, value in table.items() if key not in sections}
+    if path and (values or not sections):
+        yield f"\n[{'.'.join(map(_toml_key, path))}]"
+    for key, value in values.items():
+        yield f"{_toml_key(key)} = {_toml_value(value)}"
+    for key, section in sections.items():
+        yield from _toml_lines(section, (*path, key))
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[\w-]+", key, re.ASCII) else _toml_value(key)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        entries = (f"{_toml_key(key)} = {_toml_value(each)}" for key, each in value.items())
+        return f"{{ {', '.join(entries)} }}"
+    # JSON's spelling of strings, numbers, flags and lists is TOML's, but for surrogate pairs.
+    return json.dumps(value, ensure_ascii=False)

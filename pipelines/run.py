@@ -52,7 +52,7 @@ def run_one(
     paths = RunPaths(out)
     if step == "ranking" and not _is_ranked(settings, paths, announce):
         return
-    inputs = {"settings": _settings_of(step, settings), "parents": _parents(step, settings, paths)}
+    inputs = {"settings": settings_of(step, settings), "parents": _parents(step, settings, paths)}
     target = paths.root / step
     run_step(
         target,
@@ -119,7 +119,7 @@ def _present(step: str, paths: RunPaths) -> dict[str, str]:
     return {name: read_identity(paths.root / name) for name in present}
 
 
-def _settings_of(step: str, settings: RecsysSettings) -> dict[str, Any]:
+def settings_of(step: str, settings: RecsysSettings) -> dict[str, Any]:
     """Return the part of the settings that a step's result depends on."""
     trainings = {step: {"training": _GUARDS} for step in ("candidates", "ranking")}
     whole = settings.model_dump(mode="json", exclude=trainings)

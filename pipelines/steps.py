@@ -52,7 +52,7 @@ def run_step(
     new = new_directory(target)
     if resume_key is not None:
         new = resumable_directory(target, hash_json([identity, resume_key]))
-    with _locked(target), new as directory:
+    with locked(target), new as directory:
         announce(f"{target.name}: started")
         work(directory)
         step = {"step": target.name, "identity": identity, "inputs": dict(inputs)}
@@ -77,8 +77,12 @@ def read_identity(directory: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Hold the lock of a step; the system gives it back however the process ends."""
+def locked(target: Path) -> Iterator[None]:
+    """Hold the lock of a directory's work; the system gives it back however the process ends.
+
+    Raises:
+        ArtefactError: Another process holds it.
+    """
     path = target.with_name(f".{target.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:

@@ -34,14 +34,13 @@ from recsys.candidates.sequences import (
 from recsys.candidates.vectors import BulkTower, Inputs, ValidationRanking, served_inputs
 from recsys.candidates.weights import IdSpaces, load_weights, save_weights
 from recsys.core.random import stream
-from recsys.core.training import TrainingHistory, train
+from recsys.core.training import AfterEpoch, TrainingHistory, train
 from recsys.data.examples import TRAINING, VALIDATION
 from recsys.data.prepared import Prepared, Shard, load_prepared
 from recsys.errors import ConfigError, DataError
 from recsys.progress import track
 from recsys.settings import CandidateSettings, RecsysSettings, SplitSettings
 
-MONITOR = "ndcg@10"
 WEIGHTS = "weights.npz"
 NEVER = np.iinfo(np.int64).min
 
@@ -110,6 +109,7 @@ def train_model(
     *,
     seed: int,
     learned_until: int | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> TrainingHistory:
     """Train on the training labels, early stop on the validation labels.
 
@@ -139,12 +139,13 @@ def train_model(
         batches,
         validate if ranking is not None else None,
         settings.training,
-        monitor=MONITOR,
-        larger_is_better=True,
+        monitor=settings.validation_metric,
+        larger_is_better=settings.larger_is_better,
         directory=directory,
         seed=seed,
         description="candidate net",
         num_batches=batches.num_batches(),
+        after_epoch=after_epoch,
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from recsys.artefacts import UNFINISHED
 from recsys.core.backends import compile_call
 from recsys.core.random import stream
-from recsys.core.training import TrainingHistory, train
+from recsys.core.training import AfterEpoch, TrainingHistory, train
 from recsys.data.examples import ITEM_COUNTERS, TRAINING, VALIDATION
 from recsys.data.prepared import Prepared, load_prepared
 from recsys.errors import DataError
@@ -50,8 +50,7 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     log = load_prepared(prepared)
     items = ItemFeatures.build(log.catalogue, log.vocabularies, settings.ranking)
     spec = spec_of(log, items, settings.ranking)
-    with _scratch(out / UNFINISHED / "rows") as scratch:
-        rows = map_rows(log, items, spec, (TRAINING, VALIDATION), scratch)
+    with mapped_rows(log, items, spec, out / UNFINISHED / "rows") as rows:
         model, history = train_model(rows, spec, settings.ranking, out, seed=settings.seed)
         validation = Validation(model, rows)
         calibration = validation.calibration()
@@ -85,7 +84,13 @@ def spec_of(log: Prepared, items: ItemFeatures, settings: RankingSettings) -> Fe
 
 
 def train_model(
-    rows: RankingRows, spec: FeatureSpec, settings: RankingSettings, directory: Path, *, seed: int
+    rows: RankingRows,
+    spec: FeatureSpec,
+    settings: RankingSettings,
+    directory: Path,
+    *,
+    seed: int,
+    after_epoch: AfterEpoch | None = None,
 ) -> tuple[RankingModel, TrainingHistory]:
     """Train on the training rows, early stop on the validation rows."""
     chosen = _rows_of(rows, TRAINING, "training")
@@ -107,13 +112,35 @@ def train_model(
         validation.metrics,
         settings.training,
         monitor=settings.validation_metric,
-        larger_is_better=settings.validation_metric in ("xauc", "gauc"),
+        larger_is_better=settings.larger_is_better,
         directory=directory,
         seed=seed,
         description="ranking net",
         num_batches=len(batches),
+        after_epoch=after_epoch,
     )
     return model, history
+
+
+@contextlib.contextmanager
+def mapped_rows(
+    log: Prepared, items: ItemFeatures, spec: FeatureSpec, scratch: Path
+) -> Iterator[RankingRows]:
+    """Map the training and validation rows for the time of the block.
+
+    Args:
+        log: The prepared log.
+        items: Its items.
+        spec: The inputs.
+        scratch: Directory of the rows; emptied first, where a killed step left a full one. A
+            name drawn anew each time would leave the rows of every kill behind.
+    """
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield map_rows(log, items, spec, (TRAINING, VALIDATION), scratch)
+    finally:
+        shutil.rmtree(scratch)
 
 
 class Validation:
@@ -188,20 +215,6 @@ class Validation:
 
     def _seconds(self) -> np.ndarray:
         return self._rows.watch_ms[self._chosen] / 1000
-
-
-@contextlib.contextmanager
-def _scratch(directory: Path) -> Iterator[Path]:
-    """Give an empty directory for the time of the block, also where a killed step left a full one.
-
-    A name drawn anew each time would leave the rows of every kill behind.
-    """
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory)
 
 
 def _rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:

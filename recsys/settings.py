@@ -4,9 +4,17 @@ Read once by `pipelines.config`, stored with each artefact, passed in parts to f
 unknown key is an error. Units are in the names.
 """
 
-from typing import Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 NegativeDistribution = Literal["uniform", "log_uniform", "frequency", "in_batch", "concurrent"]
 
@@ -182,6 +190,16 @@ class CandidateSettings(Settings):
     training: TrainingSettings = TrainingSettings()
 
     @property
+    def validation_metric(self) -> str:
+        """Which metric of the validation says which weights are best."""
+        return "ndcg@10"
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Of the validation metric."""
+        return True
+
+    @property
     def history_length(self) -> int:
         """Newest watches that the served tower is given."""
         return max(self.windows + (() if self.encoder == "bag" else (self.encoder_length,)))
@@ -238,6 +256,11 @@ class RankingSettings(Settings):
     validation_metric: Literal["mae_seconds", "xauc", "gauc", "loss"] = "loss"
     training: TrainingSettings = TrainingSettings(batch_size=1024)
 
+    @property
+    def larger_is_better(self) -> bool:
+        """Of the validation metric."""
+        return self.validation_metric in ("xauc", "gauc")
+
 
 class ServingSettings(Settings):
     """What a bundle tells the server to do."""
@@ -263,6 +286,67 @@ class EvaluationSettings(Settings):
     recent_hours: float = Field(default=24.0, gt=0)
 
 
+Choice = bool | int | float | str | tuple[int | float | str, ...] | dict[str, int]
+
+
+class SearchRange(Settings):
+    """What `recsys tune` tries for one setting: numbers from `low` to `high`, or `choices`."""
+
+    low: float | None = None
+    high: float | None = None
+    """Both ends are tried."""
+    log: bool = False
+    """Every factor is as likely as every other, rather than every difference."""
+    step: float | None = Field(default=None, gt=0)
+    choices: tuple[Choice, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if self.choices:
+            if self.low is not None or self.high is not None or self.step is not None or self.log:
+                raise ValueError("expected choices alone, or low and high")
+            return self
+        if self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError("expected low and high, the smaller first, or choices")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("expected low > 0 and no step where log = true")
+        steps = (self.high - self.low) / (self.step or (self.high - self.low))
+        if abs(steps - round(steps)) > 1e-9:
+            raise ValueError("expected a whole number of steps from low to high")
+        return self
+
+
+class TuneSettings(Settings):
+    """What `recsys tune` searches, and for how long."""
+
+    stage: Literal["candidates", "ranking"] = "candidates"
+    trials: int = Field(default=30, ge=1)
+    """Of the whole study, however often it is started."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """After so long no further trial is begun; starting it again goes on."""
+    processes: int = Field(default=1, ge=1)
+    """Trials at a time, each on its share of the cores."""
+    space: dict[str, SearchRange] = {}
+    """Setting -> what to try: `"candidates.dropout" = { low = 0, high = 0.5 }`."""
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _flatten(cls, value: object) -> object:
+        """Take the name of a setting without quotes too, which TOML reads as nested tables."""
+        return dict(_leaves(value, "")) if isinstance(value, Mapping) else value
+
+
+def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        is_section = isinstance(value, Mapping) and any(
+            isinstance(nested, Mapping) for nested in value.values()
+        )
+        if is_section:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 class RecsysSettings(Settings):
     """A whole run."""
 
@@ -276,3 +360,4 @@ class RecsysSettings(Settings):
     ranking: RankingSettings = RankingSettings()
     serving: ServingSettings = ServingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    tune: TuneSettings = TuneSettings()

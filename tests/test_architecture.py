@@ -38,7 +38,17 @@ ALLOWED = {
         "recsys.user_views",
     },
 }
-TRAINERS = ("tensorflow", "keras", "lightgbm", "implicit", "matplotlib", "onnx", "tf2onnx", "jax")
+TRAINERS = (
+    "tensorflow",
+    "keras",
+    "lightgbm",
+    "implicit",
+    "matplotlib",
+    "onnx",
+    "optuna",
+    "tf2onnx",
+    "jax",
+)
 
 
 def modules():

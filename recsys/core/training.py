@@ -58,6 +58,9 @@ class Epoch:
     seconds: float
 
 
+AfterEpoch = Callable[[Epoch], None]
+
+
 @dataclass(frozen=True)
 class TrainingHistory:
     """What a training did.
@@ -91,6 +94,7 @@ def train(
     seed: int,
     description: str,
     num_batches: int | None,
+    after_epoch: AfterEpoch | None = None,
 ) -> TrainingHistory:
     """Train a model until it is best by its validation metric; resume what was begun.
 
@@ -110,6 +114,8 @@ def train(
         seed: What the caller drew its batches from; a checkpoint of another seed is refused.
         description: Shown beside the progress bar.
         num_batches: Steps in an epoch where known; about so many will do.
+        after_epoch: Takes each epoch once it is saved, first those that a resumed training has
+            behind it. What it raises ends the training, and the epoch is kept.
 
     Raises:
         TrainingError: A loss or the monitored metric is not finite, the losses have exploded, or
@@ -119,10 +125,15 @@ def train(
     with noted_signals() as interruption:
         run = _Run(model, loss, settings, directory, seed, num_batches, interruption)
         run.resume()
+        if after_epoch:
+            for epoch in run.epochs:
+                after_epoch(epoch)
         while not run.stop:
             run.train_epoch(batches, f"{description}, epoch {len(run.epochs) + 1}")
             metrics = _checked(validate(), monitor) if validate is not None else {}
             run.end_epoch(metrics, monitor, larger_is_better)
+            if after_epoch:
+                after_epoch(run.epochs[-1])
     run.write_curves()
     write_variables(model.trainable_variables, run.best_weights)
     return TrainingHistory(run.epochs, run.best_epoch, run.stop)

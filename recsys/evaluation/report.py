@@ -31,7 +31,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,14 @@ import jinja2
 from recsys.evaluation import plots
 
 OURS = "this run"
+SUBTITLE = "Evaluation on held-out events, through the recommender that serves."
 TEMPLATE = Path(__file__).with_name("report.html")
 TILES = ("hr@10", "hr@50", "ndcg@10", "mae_seconds", "xauc", "gauc", "seconds_ratio")
 NUM_BARS = 6
 
 Figures = Mapping[str, Any]
 Section = dict[str, Any]
+SectionEntry = tuple[str, str, str, Callable[[Figures], Section]]
 
 
 def write_report(path: Path, figures: Figures) -> None:
@@ -55,12 +57,33 @@ def write_report(path: Path, figures: Figures) -> None:
         path: File to write.
         figures: As the docstring of this module says.
     """
+    title = f"{figures.get('name', 'Run')}: evaluation"
+    write_page(path, figures, SECTIONS, title=title, subtitle=SUBTITLE, tiles=_tiles(figures))
+
+
+def write_page(
+    path: Path,
+    figures: Figures,
+    sections: Sequence[SectionEntry],
+    *,
+    title: str,
+    subtitle: str,
+    tiles: Sequence[Mapping[str, str]],
+) -> None:
+    """Write a page in the manner of all our reports.
+
+    Args:
+        path: File to write.
+        figures: What the builders of the sections take.
+        sections: Key, title, what is missing, and builder of each, in order.
+        title: On top, and of the window.
+        subtitle: One sentence below.
+        tiles: Figures shown in large: `label` and `value`.
+    """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    sections = [_section(*entry, figures) for entry in SECTIONS]
-    page = template.render(
-        name=figures.get("name", "Run"), tiles=_tiles(figures), sections=sections
-    )
+    built = [_section(*entry, figures) for entry in sections]
+    page = template.render(title=title, subtitle=subtitle, tiles=tiles, sections=built)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
 
@@ -85,8 +108,8 @@ def _section(
 def _run(figures: Figures) -> Section:
     run = figures.get("run", {})
     facts = [
-        _facts("Data", run.get("data", {})),
-        _facts("Wall time, seconds", run.get("seconds", {})),
+        facts_of("Data", run.get("data", {})),
+        facts_of("Wall time, seconds", run.get("seconds", {})),
     ]
     settings = run.get("settings")
     return {
@@ -106,7 +129,7 @@ def _data(figures: Figures) -> Section:
         panels.append(plots.distributions("Watch time of impressions", watch["edges"], counts))
     if popularity := data.get("popularity"):
         panels.append(plots.popularity_curve(popularity["rank"], popularity["watches"]))
-    return {"plots": _draw(panels, columns=max(2, len(panels)))}
+    return {"plots": draw_panels(panels, columns=max(2, len(panels)))}
 
 
 def _training(figures: Figures) -> Section:
@@ -114,7 +137,7 @@ def _training(figures: Figures) -> Section:
     for stage, curves in figures.get("training", {}).items():
         if curves and curves.get("epochs"):
             panels = plots.training_curves(stage, curves["epochs"], curves["best_epoch"])
-            drawn += _draw(panels, columns=_columns(panels), height=2.6)
+            drawn += draw_panels(panels, columns=_columns(panels), height=2.6)
     return {"plots": drawn}
 
 
@@ -143,7 +166,7 @@ def _comparison(figures: Figures, stage: str, belongs: Callable[[str], bool]) ->
     height = 0.9 + 0.3 * len(systems)
     return {
         "lines": ["Intervals: 95 %, users resampled."] if figures[stage].get("intervals") else [],
-        "plots": _draw(panels, columns=_columns(panels), height=height),
+        "plots": draw_panels(panels, columns=_columns(panels), height=height),
         "table": {
             "columns": list(systems),
             "rows": [
@@ -162,7 +185,7 @@ def _seconds(figures: Figures) -> Section:
         counts = {"true": watch["true"], "predicted": watch["predicted"]}
         title = "Watch time, true and predicted"
         panels.append(plots.distributions(title, watch["edges"], counts))
-    return {"plots": _draw(panels, height=3.4)}
+    return {"plots": draw_panels(panels, height=3.4)}
 
 
 def _index(figures: Figures) -> Section:
@@ -178,7 +201,7 @@ def _index(figures: Figures) -> Section:
         for row in measured
     ]
     return {
-        "plots": _draw([plots.index_trade_off(measured)], columns=1, height=3.4),
+        "plots": draw_panels([plots.index_trade_off(measured)], columns=1, height=3.4),
         "table": {"columns": ["recall", "milliseconds a query"], "rows": rows},
     }
 
@@ -186,9 +209,9 @@ def _index(figures: Figures) -> Section:
 def _serving(figures: Figures) -> Section:
     serving = figures.get("serving", {})
     facts = [
-        _facts("Candidates dropped, by reason", serving.get("dropped", {})),
-        _facts("Requests answered without a stage", serving.get("degraded", {})),
-        _facts("Milliseconds a request, by stage", serving.get("milliseconds", {})),
+        facts_of("Candidates dropped, by reason", serving.get("dropped", {})),
+        facts_of("Requests answered without a stage", serving.get("degraded", {})),
+        facts_of("Milliseconds a request, by stage", serving.get("milliseconds", {})),
     ]
     lines = [f"{serving['requests']:,} requests."] if serving.get("requests") else []
     return {"lines": lines, "facts": [fact for fact in facts if fact["rows"]]}
@@ -198,7 +221,7 @@ def _samples(figures: Figures) -> Section:
     return {"samples": list(figures.get("samples", []))}
 
 
-SECTIONS: tuple[tuple[str, str, str, Callable[[Figures], Section]], ...] = (
+SECTIONS: tuple[SectionEntry, ...] = (
     ("run", "What was run", "the run is not described", _run),
     ("data", "Data", "no statistics of the log", _data),
     ("training", "Training", "no training curves", _training),
@@ -216,10 +239,11 @@ def _tiles(figures: Figures) -> list[dict[str, str]]:
     """Return the metrics shown in large at the top."""
     metrics = {**figures.get("candidates", {}), **figures.get("ranking", {})}
     found = [name for name in TILES if isinstance(metrics.get(name), int | float)]
-    return [{"label": name, "value": _metric(metrics[name])} for name in found]
+    return [{"label": name, "value": spell(metrics[name])} for name in found]
 
 
-def _draw(panels: list[plots.Draw], *, columns: int = 2, height: float = 2.9) -> list[str]:
+def draw_panels(panels: list[plots.Draw], *, columns: int = 2, height: float = 2.9) -> list[str]:
+    """Draw panels into one SVG element; none where there are none."""
     return [plots.side_by_side(panels, columns=columns, height=height)] if panels else []
 
 
@@ -228,7 +252,8 @@ def _columns(panels: list[plots.Draw]) -> int:
     return 2 if len(panels) in (2, 4) else 3
 
 
-def _facts(title: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def facts_of(title: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a small table of names and values under a title."""
     rows = [(name.replace("_", " "), _number(value)) for name, value in values.items()]
     return {"title": title, "rows": rows}
 
@@ -239,12 +264,12 @@ def _numbers(metrics: Mapping[str, Any]) -> list[str]:
 
 def _cell(system: str, metrics: Mapping[str, Any], metric: str) -> dict[str, Any]:
     bounds = metrics.get("intervals", {}).get(metric)
-    interval = f"{_metric(bounds[0])} to {_metric(bounds[1])}" if bounds else ""
+    interval = f"{spell(bounds[0])} to {spell(bounds[1])}" if bounds else ""
     is_ours = system == OURS
-    return {"value": _metric(metrics.get(metric)), "interval": interval, "is_ours": is_ours}
+    return {"value": spell(metrics.get(metric)), "interval": interval, "is_ours": is_ours}
 
 
-def _metric(value: float | None) -> str:
+def spell(value: float | None) -> str:
     """Spell a metric with three digits behind the point or more, so that columns compare."""
     if isinstance(value, int):
         return f"{value:,}"

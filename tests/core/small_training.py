@@ -54,7 +54,9 @@ def error_of(net):
     return float(np.mean((to_numpy(net(ids)) - ids % 2) ** 2))
 
 
-def run(net, directory, *, batches=make_batches, validate=None, loss=None, **changes):
+def run(
+    net, directory, *, batches=make_batches, validate=None, loss=None, after_epoch=None, **changes
+):
     settings = {"batch_size": 16, "learning_rate": 0.02, "tensorboard": False, "max_epochs": 3}
     return train(
         net,
@@ -68,6 +70,7 @@ def run(net, directory, *, batches=make_batches, validate=None, loss=None, **cha
         seed=0,
         description="net",
         num_batches=6,
+        after_epoch=after_epoch,
     )
 
 

@@ -139,3 +139,30 @@ def test_schedule_climbs_linearly_then_stays():
 def test_schedule_falls_to_zero_at_the_last_step():
     rates = [float(LinearSchedule(0.4, 0, 4)(step)) for step in range(6)]
     np.testing.assert_allclose(rates, [0.4, 0.3, 0.2, 0.1, 0.0, 0.0], atol=1e-7)
+
+
+class Enough(Exception):
+    """What a caller's own hook raises."""
+
+
+def test_train_calls_after_each_epoch_and_ends_with_what_that_raises(tmp_path):
+    seen = []
+
+    def after_epoch(epoch):
+        seen.append(epoch)
+        if len(seen) == 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        run(new_net(), tmp_path, after_epoch=after_epoch)
+    curves = json.loads((tmp_path / CURVES).read_text())
+    assert [epoch["metrics"] for epoch in curves["epochs"]] == [epoch.metrics for epoch in seen]
+    assert [epoch.epoch for epoch in seen] == [0, 1]
+
+
+def test_train_gone_on_with_calls_for_the_epochs_before_too(tmp_path):
+    run(new_net(), tmp_path, max_epochs=2)
+    seen = []
+    history = run(new_net(), tmp_path, max_epochs=3, after_epoch=seen.append)
+    assert seen == history.epochs
+    assert len(seen) == 3

@@ -1,9 +1,15 @@
+from pathlib import Path
+
 import pytest
 
-from pipelines.config import load_settings
+from pipelines.config import load_settings, override_settings, to_override, to_toml
+from pipelines.search_space import new_search_space
 from recsys.errors import ConfigError
 
 MINIMAL = '[data]\nsource = "synthetic"\n[split]\nkind = "leave_one_out"\n'
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "pipelines" / "configs").glob("*.toml"))
 
 
 def write(tmp_path, text):
@@ -56,3 +62,43 @@ def test_broken_toml_is_named(tmp_path):
     path.write_text("name = ")
     with pytest.raises(ConfigError, match="broken.toml"):
         load_settings(path)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_settings_written_are_read_as_they_were(config, tmp_path):
+    settings = load_settings(config)
+    copy = tmp_path / "copy.toml"
+    copy.write_text(to_toml(settings))
+    assert load_settings(copy) == settings
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_space_of_each_config_is_one_that_can_be_searched(config):
+    settings = load_settings(config)
+    if settings.tune.space:
+        assert new_search_space(settings).drawn_of_settings() is not None
+
+
+def test_override_written_is_read_as_it_was(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    values = {
+        "candidates.windows": [1, 3],
+        "candidates.negatives": {"uniform": 3},
+        "data.path": 'a "b" ü',
+        "candidates.age": True,
+        "candidates.training.learning_rate": 1e-5,
+    }
+    overrides = [to_override(name, value) for name, value in values.items()]
+    settings = load_settings(path, overrides)
+    assert override_settings(load_settings(path), overrides) == settings
+    assert settings.candidates.windows == (1, 3)
+    assert settings.candidates.negatives == {"uniform": 3}
+    assert settings.data.path == 'a "b" ü'
+    assert settings.candidates.age
+    assert settings.candidates.training.learning_rate == 1e-5
+
+
+def test_wrong_key_of_a_searched_setting_names_the_nearest(tmp_path):
+    text = MINIMAL + '[tune.space]\n"candidates.dropout" = { low = 0, hihg = 1 }\n'
+    with pytest.raises(ConfigError, match="tune.space.candidates.dropout.hihg.*'high'"):
+        load_settings(write(tmp_path, text))
