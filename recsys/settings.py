@@ -261,6 +261,15 @@ class RankingSettings(Settings):
         """Of the validation metric."""
         return self.validation_metric in ("xauc", "gauc")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_nothing_when_disabled(cls, data: Any) -> Any:
+        """Drop the columns of a disabled stage: nobody makes vocabularies for them."""
+        if not isinstance(data, dict) or data.get("enabled", True) is not False:
+            return data
+        columns = ("user_categorical", "item_categorical", "user_numeric", "item_numeric")
+        return {name: value for name, value in data.items() if name not in columns}
+
 
 class ServingSettings(Settings):
     """What a bundle tells the server to do."""

@@ -56,8 +56,7 @@ def count_shard(log: UserLog, settings: RecsysSettings, cuts: Cuts) -> ShardCoun
 
 def user_columns(settings: RecsysSettings) -> list[str]:
     """Return the categorical columns of events and users that the nets read."""
-    ranking = settings.ranking.user_categorical if settings.ranking.enabled else ()
-    return sorted({*settings.candidates.context, *ranking})
+    return sorted({*settings.candidates.context, *settings.ranking.user_categorical})
 
 
 def build_catalogue(
@@ -100,11 +99,10 @@ def build_vocabularies(
         settings: Names the columns.
     """
     counts: dict[str, list[Counts]] = {}
-    item_columns = settings.ranking.item_categorical if settings.ranking.enabled else ()
     for shard in shards:
         for name, table in shard.items():
             counts.setdefault(name, []).append(table)
-    for name in item_columns:
+    for name in settings.ranking.item_categorical:
         # Items have their own vocabulary, the catalogue.
         if name != "item_id":
             table = _count_item_column(catalogue.table, name, item_events)
