@@ -105,8 +105,7 @@ def _tables(model: CandidateModel) -> Iterator[np.ndarray]:
     watches = model.watch_table.served_rows()[: model.sizes.num_items]
     yield np.concatenate([np.zeros_like(watches[:1]), watches])
     if model.settings.successor_windows:
-        outputs = model.output_table.served_rows()[: model.sizes.num_items]
-        yield np.concatenate([np.zeros_like(outputs[:1]), outputs])
+        yield to_numpy(model.memory_codes.value)
     if model.token_table is not None:
         yield to_numpy(model.token_table.table.value)
     for table in model.context_tables:

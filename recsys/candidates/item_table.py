@@ -29,6 +29,7 @@ class ItemTable(keras.layers.Layer):  # type: ignore[misc]
             none; None: items share nothing.
         num_features: Codes of the shared features, 0 included.
         own_dropout: Share of the rows whose own part is left out in training.
+        deviation: Of the initial values.
         seed: Of initial values and dropout.
     """
 
@@ -40,12 +41,15 @@ class ItemTable(keras.layers.Layer):  # type: ignore[misc]
         features: np.ndarray | None = None,
         num_features: int = 0,
         own_dropout: float = 0.0,
+        deviation: float,
         seed: int,
         name: str,
     ) -> None:
         super().__init__(name=name)
         self.num_items, self.width, self.features = num_items, width, features
-        self.own = Embedding(num_items + 1, width, seed=stream_seed(seed, "own"), name="own")
+        self.own = Embedding(
+            num_items + 1, width, seed=stream_seed(seed, "own"), deviation=deviation, name="own"
+        )
         self.shared: Embedding | None = None
         self.own_dropout = own_dropout
         self.random = keras.random.SeedGenerator(stream_seed(seed, "own_dropout"))
@@ -53,7 +57,11 @@ class ItemTable(keras.layers.Layer):  # type: ignore[misc]
             # Row 0: code 0 has no features.
             self.trained_features = np.concatenate([features[:1] * 0, features[:num_items]])
             self.shared = Embedding(
-                num_features, width, seed=stream_seed(seed, "shared"), name="shared"
+                num_features,
+                width,
+                seed=stream_seed(seed, "shared"),
+                deviation=deviation,
+                name="shared",
             )
 
     def build(self, codes_shape: Any = None) -> None:

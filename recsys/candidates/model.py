@@ -47,7 +47,9 @@ from recsys.settings import CandidateSettings
 
 CENTURY_YEARS = 100.0
 FIRST_POPULARITY_WEIGHT = 0.3
-FIRST_SUCCESSOR_WEIGHT = 0.1
+FIRST_OUTPUT_SCALE = 0.1
+FIRST_SUCCESSOR_WEIGHT = 0.5
+MEMORY_WIDTH = 64
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             kernel_initializer=keras.initializers.GlorotUniform(stream_seed(seed, "user_vector")),
             name="user_vector",
         )
-        self.output_table = self._item_table("output")
+        # Without the cosine, rows that were not learned yet shall say next to nothing.
+        scale = 1.0 if settings.similarity == "cosine" else FIRST_OUTPUT_SCALE
+        self.output_table = self._item_table("output", scale)
         # The weights of the recent popularity, personal as the vector is.
         self.to_popularity_weights = keras.layers.Dense(
             max(1, len(settings.popularity_minutes)),
@@ -113,6 +117,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             name="successor_weights",
         )
         self._add_scale_or_bias()
+        self._add_memory_codes()
         self.build()
 
     def build(self, batch_shape: object = None) -> None:
@@ -136,16 +141,17 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         """Encode every prefix.
 
         Returns:
-            User vectors float [R, D], R = B * P, for the cosine of length 1 but for what the
-            successors add; and the weights of the recent popularity float [R, K], None without.
+            User vectors float [R, D], R = B * P, of length 1 for the cosine, and behind them
+            what the successors' codes sum up to; the weights of the recent popularity float
+            [R, K], None without any.
         """
         inputs = self.input_dropout(self._inputs(batch, training), training=training)
         flat = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [R, inputs]
         hidden = self.tower(flat, training=training)
         vectors = self._normalized(self.to_user_vector(hidden))
         if self.settings.successor_windows:
-            weights = self.to_successor_weights(hidden)
-            vectors = vectors + self._leaning(batch["successors"], weights)
+            memory = self._memory(batch["successors"], self.to_successor_weights(hidden))
+            vectors = ops.concatenate([vectors, memory], axis=1)
         weights = self.to_popularity_weights(hidden) if self.settings.popularity_minutes else None
         return vectors, weights
 
@@ -162,8 +168,10 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
     @property
     def served_width(self) -> int:
         """D', width of the served vectors."""
-        has_bias = self.settings.similarity == "inner_product"
-        return self.settings.embedding_width + has_bias + len(self.settings.popularity_minutes)
+        settings = self.settings
+        memory = MEMORY_WIDTH if settings.successor_windows else 0
+        has_bias = settings.similarity == "inner_product"
+        return settings.embedding_width + memory + has_bias + len(settings.popularity_minutes)
 
     def item_vectors(self) -> np.ndarray:
         """Return the vectors that user vectors are multiplied with: float32 [n, D' - K].
@@ -172,16 +180,22 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         one more dimension, for which `served_user_vectors` has a 1. K log-counts of the recent
         popularity are to be put behind, for which it has the weights.
         """
-        rows = self.output_table.served_rows()
-        if self.settings.similarity == "inner_product":
+        settings, rows = self.settings, self.output_table.served_rows()
+        if settings.similarity == "cosine":
+            rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            if settings.popularity_minutes or settings.successor_windows:
+                # Beside these, how much the cosine counts is no longer all the same.
+                rows = rows * np.exp(to_numpy(self.log_scale.value))
+        parts, trained = [rows], slice(self.sizes.num_items)
+        if settings.successor_windows:
+            codes = np.zeros((len(rows), MEMORY_WIDTH), np.float32)
+            codes[trained] = to_numpy(self.memory_codes.value)[1:]
+            parts.append(codes)
+        if settings.similarity == "inner_product":
             bias = np.zeros((len(rows), 1), np.float32)
-            bias[: self.sizes.num_items, 0] = to_numpy(self.output_bias.value)
-            return np.concatenate([rows, bias], axis=1)
-        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        if self.settings.popularity_minutes:
-            # Beside the popularity, how much the cosine counts is no longer all the same.
-            rows = rows * np.exp(to_numpy(self.log_scale.value))
-        return rows
+            bias[trained, 0] = to_numpy(self.output_bias.value)
+            parts.append(bias)
+        return np.concatenate(parts, axis=1)
 
     def served_user_vectors(self, batch: Batch) -> Tensor:
         """Return user vectors whose inner product with an item vector orders items: [B, P, D']."""
@@ -195,7 +209,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         shape = ops.shape(batch["positions"])
         return ops.reshape(served, (shape[0], shape[1], served.shape[-1]))
 
-    def _item_table(self, name: str) -> ItemTable:
+    def _item_table(self, name: str, scale: float = 1.0) -> ItemTable:
         settings, sizes = self.settings, self.sizes
         return ItemTable(
             sizes.num_items,
@@ -203,6 +217,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             features=sizes.item_features,
             num_features=settings.item_feature_buckets + 1,
             own_dropout=settings.own_dropout,
+            deviation=scale * settings.embedding_width**-0.5,
             seed=stream_seed(self.seed, name),
             name=name,
         )
@@ -218,6 +233,26 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             self.output_bias = self.add_weight(
                 shape=(self.sizes.num_items,), initializer="zeros", name="bias_table"
             )
+
+    def _add_memory_codes(self) -> None:
+        """Give each item a fixed random code, nearly orthogonal to all others.
+
+        Sums of codes hold counts of items, as a sketch (Kanerva et al. 2000, Random Indexing).
+        They are apart from the learned rows: a new item's row says nothing, its code is as good
+        as any.
+        """
+        if not self.settings.successor_windows:
+            return
+        shape = (self.sizes.num_items + 1, MEMORY_WIDTH)
+        rng = np.random.default_rng(stream_seed(self.seed, "memory_codes"))
+        codes = rng.choice(np.array([-1, 1], np.float32), shape) / np.float32(MEMORY_WIDTH**0.5)
+        codes[0] = 0
+        self.memory_codes = self.add_weight(
+            shape=shape,
+            initializer=lambda shape, dtype: codes,
+            trainable=False,
+            name="memory_codes",
+        )
 
     def _num_inputs(self) -> int:
         settings = self.settings
@@ -246,25 +281,24 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             parts.append(batch["query_time"])
         return ops.concatenate(parts, axis=-1)
 
-    def _leaning(self, successors: Tensor, weights: Tensor) -> Tensor:
-        """Return sum_i log(1 + n_i) row_i over the newest successors: [B, P, L], [R, W] -> [R, D].
+    def _memory(self, successors: Tensor, weights: Tensor) -> Tensor:
+        """Return sum_i log(1 + n_i) code_i over the newest successors: [B, P, L], [R, W] -> [R, M].
 
-        n_i counts item i among the newest of a window. Rows of different items are nearly
+        n_i counts item i among the newest of a window. Codes of different items are nearly
         orthogonal, so that item i gains about weight log(1 + n_i), as by recent popularity.
         """
         codes = ops.reshape(successors, (-1, max(self.settings.successor_windows)))  # [R, L]
-        # The rows are taken as they are: to learn them from here too would move the target.
-        rows = ops.stop_gradient(self._normalized(self.output_table(codes)))
         is_same = ops.equal(codes[:, :, None], codes[:, None, :])  # [R, L, L]
         is_known = ops.not_equal(codes, 0)
         age = ops.sum(ops.cast(is_known, "int32"), axis=1, keepdims=True)
         age = age - ops.arange(codes.shape[1], dtype="int32")  # 1 for the newest
-        shares = ops.zeros_like(rows[..., 0])
+        shares = ops.zeros_like(weights[:, :1])
         for column, window in enumerate(self.settings.successor_windows):
-            is_inside = ops.cast(ops.logical_and(is_known, age <= window), rows.dtype)
-            count = ops.sum(ops.cast(is_same, rows.dtype) * is_inside[:, None, :], axis=2)
+            is_inside = ops.cast(ops.logical_and(is_known, age <= window), weights.dtype)
+            count = ops.sum(ops.cast(is_same, weights.dtype) * is_inside[:, None, :], axis=2)
             share = is_inside * ops.log(1.0 + count) / ops.maximum(count, 1.0)
             shares = shares + weights[:, column : column + 1] * share
+        rows = gather_rows(self.memory_codes, codes)  # [R, L, M]
         return ops.matmul(shares[:, None, :], rows)[:, 0]
 
     def _normalized(self, vectors: Tensor) -> Tensor:
@@ -275,6 +309,8 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
 
     def _full_softmax(self, vectors: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         rows = self._scaled(self.output_table.all_rows(training=True))  # [N, D]
+        if self.settings.successor_windows:
+            rows = ops.concatenate([rows, ops.convert_to_tensor(self.memory_codes)[1:]], axis=1)
         label_logits = ops.sum(vectors * ops.take(rows, labels, axis=0), axis=-1)
         if self.settings.similarity == "inner_product":
             bias = ops.convert_to_tensor(self.output_bias)
@@ -300,8 +336,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         self, vectors: Tensor, popularity_weights: Tensor | None, labels: Tensor, batch: Batch
     ) -> Tensor:
         negatives = batch["negatives"]
-        label_rows = self._scaled(self.output_table(labels + 1, training=True))
-        negative_rows = self._scaled(self.output_table(negatives + 1, training=True))
+        label_rows, negative_rows = self._output_rows(labels), self._output_rows(negatives)
         label_logits = ops.sum(vectors * label_rows, axis=-1)
         negative_logits = ops.matmul(vectors, ops.transpose(negative_rows))  # [R, M]
         if self.settings.similarity == "inner_product":
@@ -319,6 +354,13 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             batch["log_expected_counts"],
             label_log_expected_counts=None if own is None else ops.reshape(own, (-1,)),
         )
+
+    def _output_rows(self, items: Tensor) -> Tensor:
+        """Return the output rows of items as the logits take them: [n] -> [n, D]."""
+        rows = self._scaled(self.output_table(items + 1, training=True))
+        if not self.settings.successor_windows:
+            return rows
+        return ops.concatenate([rows, gather_rows(self.memory_codes, items + 1)], axis=1)
 
     def _popularity_logits(self, weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return what recent popularity adds to label and negatives: [R], [R, M]."""

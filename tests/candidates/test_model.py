@@ -239,20 +239,40 @@ def test_popularity_enters_the_loss_as_it_enters_the_served_score():
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_user_vector_leans_towards_the_successors_by_the_log_of_their_counts():
-    settings = settings_of(similarity="cosine", successor_windows=(2, 4))
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_successors_add_the_log_of_their_counts_to_the_score(similarity):
+    settings = settings_of(similarity=similarity, successor_windows=(2, 4))
     model, (batch,) = model_of(settings), first_batches(settings)
     model.to_successor_weights.bias.assign([0.5, 2.0])
+    model.memory_codes.assign(np.concatenate([np.zeros((1, 64)), np.eye(NUM_ITEMS, 64)]))
     shape = batch["positions"].shape
     nobody = batch | {"successors": np.zeros((*shape, 4), np.int32)}
     followed = batch | {"successors": np.tile(np.array([2, 5, 5, 0], np.int32), (*shape, 1))}
     alone, leaning = (to_numpy(model.served_user_vectors(each)) for each in (nobody, followed))
-    rows = model.item_vectors()
-    newest_two = np.log(3) * rows[4]
-    newest_four = np.log(2) * rows[1] + np.log(3) * rows[4]
-    np.testing.assert_allclose(
-        leaning - alone, np.broadcast_to(0.5 * newest_two + 2 * newest_four, alone.shape), atol=1e-4
-    )
+    gained = (leaning - alone) @ model.item_vectors().T
+    expected = np.zeros(NUM_ITEMS)
+    expected[4] = 0.5 * np.log(3) + 2 * np.log(3)
+    expected[1] = 2 * np.log(2)
+    np.testing.assert_allclose(gained, np.broadcast_to(expected, gained.shape), atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["full_softmax", "sampled_softmax"])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_loss_with_successors_equals_the_cross_entropy_of_served_vectors(similarity, loss):
+    settings = settings_of(similarity=similarity, successor_windows=(3,), loss=loss)
+    model, (batch,) = model_of(settings), first_batches(settings)
+    shape = batch["positions"].shape
+    rng = np.random.default_rng(0)
+    batch |= {
+        "successors": rng.integers(0, NUM_ITEMS + 1, (*shape, 3)).astype(np.int32),
+        "negatives": np.arange(NUM_ITEMS, dtype=np.int32),
+        "log_expected_counts": np.zeros(NUM_ITEMS, np.float32),
+    }
+    logits = to_numpy(model.served_user_vectors(batch)) @ model.item_vectors().T
+    own = np.take_along_axis(logits, batch["labels"][..., None], axis=-1)[..., 0]
+    losses = np.log(np.exp(logits).sum(axis=-1)) - own
+    expected = (losses * batch["weight"]).sum() / batch["weight"].sum()
+    assert float(model.softmax_loss(batch, training=False)[0]) == pytest.approx(expected, rel=1e-4)
 
 
 def losses_of_steps(weights):
