@@ -168,7 +168,8 @@ class CandidateSettings(Settings):
     """Starting temperature of the cosine; it is learned."""
     loss: Literal["full_softmax", "sampled_softmax"] = "full_softmax"
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the full softmax's products. bfloat16 pays where the processor has it."""
+    """Of the large products while training; vectors are served in float32. bfloat16 pays where
+    the processor has it."""
     negatives: dict[NegativeDistribution, PositiveInt] = {"log_uniform": 2048}
     """Draws from each distribution; together they are the sample."""
     logq: Literal["none", "standard", "corrected"] = "corrected"
@@ -179,6 +180,9 @@ class CandidateSettings(Settings):
     is newest is learned last, and no item is scored with what only later watches told of it."""
     slot_minutes: int = Field(default=60, ge=1)
     """Length of the time that the labels of a batch share."""
+    catalogue_refresh_minutes: int | None = Field(default=None, ge=1)
+    """Learn as a net would be asked that was made at the last multiple of this: only watches of
+    items that had one before. None learns all."""
     max_positions_per_user: int = Field(default=64, ge=1)
     """Random positions of a user that give a loss in one epoch, so that users weigh alike."""
     max_sequence_length: int = Field(default=200, ge=2)

@@ -17,6 +17,7 @@ from recsys.candidates.negatives import NegativeSampler
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.query_time import query_time
 from recsys.candidates.sequences import Labels, Sequences
+from recsys.core.losses import HIDDEN_LOGIT
 from recsys.core.random import stream
 from recsys.settings import CandidateSettings
 
@@ -73,6 +74,8 @@ class TrainingBatches:
         seed: int,
     ) -> None:
         self._sequences, self._settings, self._seed = sequences, settings, seed
+        self._first_watched = _first_watched(sequences)
+        labels = labels.take(np.flatnonzero(self._is_known(labels.item, labels.moment)))
         self._labels = labels.take(np.argsort(labels.user, kind="stable"))
         self._sampler, self._crowd = sampler, crowd
         self._piece = _pieces(self._labels, settings.max_sequence_length)
@@ -97,6 +100,14 @@ class TrainingBatches:
             if self._sampler is not None:
                 batch |= self._negatives(batch, label, self._sampler, rng)
             yield batch
+
+    def _is_known(self, items: np.ndarray, moments: np.ndarray) -> np.ndarray:
+        """Tell which items a net of the last refresh of the catalogue knows: bool [...]."""
+        minutes = self._settings.catalogue_refresh_minutes
+        if minutes is None:
+            return np.ones(np.broadcast_shapes(items.shape, moments.shape), bool)
+        refresh = minutes * MICROSECONDS_PER_MINUTE
+        return self._first_watched[items] < moments // refresh * refresh
 
     def num_batches(self) -> int:
         """Return the number of batches in the first epoch; other epochs have about as many."""
@@ -191,6 +202,9 @@ class TrainingBatches:
             start = min(start, max(0, end - MIN_CONCURRENT))
             concurrent = self._items_by_time[start:end]
         items, log_expected = sampler.sample(rng, labels=real, concurrent=concurrent)
+        if self._is_timed:
+            # What nobody could have been shown yet is no alternative to what was watched.
+            log_expected[~self._is_known(items, moments.min())] = -HIDDEN_LOGIT
         found = {"negatives": items, "log_expected_counts": log_expected}
         if self._settings.logq == "standard":
             found["label_log_expected_counts"] = sampler.log_expected_counts(
@@ -261,6 +275,14 @@ def side_inputs(
     if settings.query_time:
         inputs["query_time"] = query_time(labels.moment[index], labels.has_time[index])
     return inputs
+
+
+def _first_watched(sequences: Sequences) -> np.ndarray:
+    """Return when each item was watched for the first time: int64 [N]."""
+    histories = sequences.histories
+    first = np.full(histories.code.max(initial=0), np.iinfo(np.int64).max)
+    np.minimum.at(first, histories.code - 1, histories.moment)
+    return first
 
 
 def _pieces(labels: Labels, length: int) -> np.ndarray:

@@ -54,6 +54,7 @@ class HistoryEncoder(keras.layers.Layer):  # type: ignore[misc]
                 dropout=settings.encoder_dropout,
                 with_times=settings.watch_times,
                 seed=stream_seed(seed, "attention"),
+                precision=settings.precision,
                 name="reader",
             )
 

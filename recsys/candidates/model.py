@@ -94,7 +94,12 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             settings.dropout, seed=stream_seed(seed, "input_dropout")
         )
         self.encoder = HistoryEncoder(settings, seed=stream_seed(seed, "encoder"), name="encoder")
-        self.tower = Tower(settings.tower, settings.dropout, seed=stream_seed(seed, "tower"))
+        self.tower = Tower(
+            settings.tower,
+            settings.dropout,
+            seed=stream_seed(seed, "tower"),
+            precision=settings.precision,
+        )
         self.to_user_vector = keras.layers.Dense(
             width,
             kernel_initializer=keras.initializers.GlorotUniform(stream_seed(seed, "user_vector")),

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from recsys.core.backends import Tensor
+from recsys.core.layers.dense import Dense
 from recsys.core.losses import HIDDEN_LOGIT
 from recsys.core.random import stream_seed
 
@@ -89,27 +90,34 @@ class GatedBlock(keras.layers.Layer):  # type: ignore[misc]
         num_heads: Divides D.
         dropout: Of both branches.
         seed: Of initial values and dropout.
+        precision: Of the dense layers' products while training.
     """
 
     def __init__(
-        self, width: int, num_heads: int, dropout: float, *, seed: int, name: str | None = None
+        self,
+        width: int,
+        num_heads: int,
+        dropout: float,
+        *,
+        seed: int,
+        precision: str = "float32",
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         self.width, self.num_heads = width, num_heads
 
-        def dense(units: int, purpose: str, **kwargs: Any) -> keras.layers.Dense:
+        def dense(units: int, purpose: str, **kwargs: Any) -> Dense:
             start = keras.initializers.GlorotUniform(stream_seed(seed, purpose))
-            return keras.layers.Dense(units, kernel_initializer=start, name=purpose, **kwargs)
+            return Dense(units, start, precision=precision, name=purpose, **kwargs)
 
-        def gate(purpose: str) -> keras.layers.Dense:
-            start = keras.initializers.Constant(FIRST_GATE)
-            return dense(width, purpose, activation="sigmoid", bias_initializer=start)
+        def gate(purpose: str) -> Dense:
+            return dense(width, purpose, activation=ops.sigmoid, bias=FIRST_GATE)
 
         self.norms = [keras.layers.RMSNormalization(name=f"norm{n}") for n in range(2)]
-        self.queries_keys_values = dense(3 * width, "queries_keys_values", use_bias=False)
-        self.mix_heads = dense(width, "mix_heads", use_bias=False)
-        self.widen = dense(4 * width, "widen", use_bias=False)
-        self.narrow = dense(width, "narrow", use_bias=False)
+        self.queries_keys_values = dense(3 * width, "queries_keys_values", bias=None)
+        self.mix_heads = dense(width, "mix_heads", bias=None)
+        self.widen = dense(4 * width, "widen", bias=None)
+        self.narrow = dense(width, "narrow", bias=None)
         self.gates = [gate("attention_gate"), gate("forward_gate")]
         self.dropouts = [
             keras.layers.Dropout(dropout, seed=stream_seed(seed, "dropout", n)) for n in range(2)
@@ -124,19 +132,21 @@ class GatedBlock(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, rows: Tensor, bias: Tensor, training: bool = False) -> Tensor:
         """Return the sequence one block on: float [B, T, D], [B or 1, H, T, T] -> [B, T, D]."""
-        found = self.mix_heads(self._attend(self.norms[0](rows), bias))
-        rows = rows + self.gates[0](rows) * self.dropouts[0](found, training=training)
-        value, switch = ops.split(self.widen(self.norms[1](rows)), 2, axis=-1)
-        found = self.narrow(ops.silu(switch) * value)
-        return rows + self.gates[1](rows) * self.dropouts[1](found, training=training)
+        attended = self._attend(self.norms[0](rows), bias, training)
+        found = self.dropouts[0](self.mix_heads(attended, training=training), training=training)
+        rows = rows + self.gates[0](rows, training=training) * found
+        widened = self.widen(self.norms[1](rows), training=training)
+        value, switch = ops.split(widened, 2, axis=-1)
+        found = self.narrow(ops.silu(switch) * value, training=training)
+        found = self.dropouts[1](found, training=training)
+        return rows + self.gates[1](rows, training=training) * found
 
-    def _attend(self, rows: Tensor, bias: Tensor) -> Tensor:
+    def _attend(self, rows: Tensor, bias: Tensor, training: bool) -> Tensor:
         shape = ops.shape(rows)
         head_width = self.width // self.num_heads
         heads = (shape[0], shape[1], 3, self.num_heads, head_width)
-        merged = ops.transpose(
-            ops.reshape(self.queries_keys_values(rows), heads), (2, 0, 3, 1, 4)
-        )  # [3, B, H, T, head]
+        projected = self.queries_keys_values(rows, training=training)
+        merged = ops.transpose(ops.reshape(projected, heads), (2, 0, 3, 1, 4))  # [3, B, H, T, head]
         queries, keys, values = merged[0], merged[1], merged[2]
         logits = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2))) * head_width**-0.5
         attended = ops.matmul(ops.softmax(logits + bias, axis=-1), values)  # [B, H, T, head]
@@ -153,6 +163,7 @@ class CausalAttention(keras.layers.Layer):  # type: ignore[misc]
         dropout: Of every branch.
         with_times: Whether sequences come with times.
         seed: Of initial values and dropout.
+        precision: Of the dense layers' products while training.
     """
 
     def __init__(
@@ -164,6 +175,7 @@ class CausalAttention(keras.layers.Layer):  # type: ignore[misc]
         dropout: float,
         with_times: bool,
         seed: int,
+        precision: str = "float32",
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
@@ -171,7 +183,12 @@ class CausalAttention(keras.layers.Layer):  # type: ignore[misc]
         self.bias = RelativeBias(num_blocks * num_heads, with_times=with_times)
         self.blocks = [
             GatedBlock(
-                width, num_heads, dropout, seed=stream_seed(seed, "block", n), name=f"block{n}"
+                width,
+                num_heads,
+                dropout,
+                seed=stream_seed(seed, "block", n),
+                precision=precision,
+                name=f"block{n}",
             )
             for n in range(num_blocks)
         ]

@@ -3,8 +3,10 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from recsys.core.backends import Tensor
+from recsys.core.layers.dense import Dense
 from recsys.core.random import stream_seed
 
 
@@ -15,17 +17,25 @@ class Tower(keras.layers.Layer):  # type: ignore[misc]
         widths: Of the hidden layers; none gives the input back.
         dropout: Share of the units zeroed.
         seed: Of initial values and dropout.
+        precision: Of the products while training.
     """
 
     def __init__(
-        self, widths: tuple[int, ...], dropout: float, *, seed: int, name: str | None = None
+        self,
+        widths: tuple[int, ...],
+        dropout: float,
+        *,
+        seed: int,
+        precision: str = "float32",
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         self.dense_layers = [
-            keras.layers.Dense(
+            Dense(
                 width,
-                activation="relu",
-                kernel_initializer=keras.initializers.HeUniform(stream_seed(seed, "dense", number)),
+                keras.initializers.HeUniform(stream_seed(seed, "dense", number)),
+                activation=ops.relu,
+                precision=precision,
             )
             for number, width in enumerate(widths)
         ]
@@ -45,5 +55,5 @@ class Tower(keras.layers.Layer):  # type: ignore[misc]
         """Return the last hidden layer: float [..., D] -> [..., widths[-1]]."""
         hidden: Any = inputs
         for dense, dropout in zip(self.dense_layers, self.dropouts, strict=True):
-            hidden = dropout(dense(hidden), training=training)
+            hidden = dropout(dense(hidden, training=training), training=training)
         return hidden
