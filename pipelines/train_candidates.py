@@ -222,10 +222,11 @@ def crowd_of(log: Prepared, settings: CandidateSettings) -> Crowd:
             "every watch has a time, this one has watches of which it knows only the order; "
             "leave them out"
         )
-    if settings.popularity_minutes and settings.loss != "sampled_softmax":
+    asked = settings.popularity_minutes or settings.successor_windows
+    if asked and settings.loss != "sampled_softmax":
         raise ConfigError(
-            "candidates.popularity_minutes: expected loss = 'sampled_softmax', got "
-            f"{settings.loss!r}; change it, or leave popularity_minutes empty"
+            "candidates.popularity_minutes, successor_windows: expected loss = 'sampled_softmax', "
+            f"got {settings.loss!r}; change it, or leave them empty"
         )
     return Crowd.of(join_sequences(_parts(log)).histories, log.catalogue.num_trained, settings)
 
@@ -284,7 +285,7 @@ def _inputs_of(shard: Shard, log: Prepared, model: CandidateModel) -> Inputs:
     parts, settings = [(shard.histories, shard.candidates)], model.settings
     has_time = bool(shard.candidates.has_time.any())
     labels = newest_labels(parts[0], settings, log.data_until, has_time=has_time)
-    return served_inputs(join_sequences(parts), labels, settings, crowd_of(log, settings))
+    return served_inputs(join_sequences(parts), labels, settings)
 
 
 def _describe(model: CandidateModel, history: TrainingHistory) -> dict[str, object]:

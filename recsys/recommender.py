@@ -179,7 +179,9 @@ class Recommender:
             vectors = self._bundle.user_tower.vectors(users.tower_inputs)
             if not np.isfinite(vectors).all():
                 raise FloatingPointError("the user tower gave a vector that is not finite")
-            found = self._retrieval.by_vector(vectors, restrictions, num_candidates)
+            found = self._retrieval.by_vector(
+                vectors, restrictions, num_candidates, users.successions
+            )
         except Exception as error:  # a broken index must cost quality, never the answer
             trace.failures["index"] = repr(error)
             found = [self._retrieval.popular(each, num_candidates) for each in restrictions]

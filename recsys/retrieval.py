@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.bundle import Bundle
+from recsys.candidates.successors import SuccessorCounts
+from recsys.candidates.user_tower import successor_weights
 from recsys.eligibility import REASONS, Eligibility, Restrictions
 
 FETCH_STEP = 128
@@ -42,7 +44,11 @@ class Retrieval:
         self._num_indexed = len(bundle.index)
 
     def by_vector(
-        self, vectors: np.ndarray, restrictions: Sequence[Restrictions], num_candidates: int
+        self,
+        vectors: np.ndarray,
+        restrictions: Sequence[Restrictions],
+        num_candidates: int,
+        successions: SuccessorCounts | None = None,
     ) -> list[Candidates]:
         """Return the best eligible items of each user.
 
@@ -50,17 +56,20 @@ class Retrieval:
             vectors: float32 [Q, interests, D].
             restrictions: Of each request.
             num_candidates: How many at most.
+            successions: Of each user; what they add to the scores is added exactly, to few items.
         """
+        gains = self._gains(vectors, successions)
         wanted = [self._num_fetched(each, num_candidates) for each in restrictions]
         found: list[Candidates | None] = [None] * len(wanted)
         for k in sorted(set(wanted)):
             members = [position for position, value in enumerate(wanted) if value == k]
             merged = self._search(vectors[members], k)
             for position, (rows, scores) in zip(members, merged, strict=True):
+                rows, scores = self._with_gains(rows, scores, vectors[position], gains[position])
                 candidates = self._keep(rows, scores, restrictions[position], num_candidates)
                 if len(candidates.rows) < num_candidates and k < self._num_indexed:
                     candidates = self._exact(
-                        vectors[position], restrictions[position], num_candidates
+                        vectors[position], restrictions[position], num_candidates, gains[position]
                     )
                 found[position] = candidates
         return [candidates for candidates in found if candidates is not None]
@@ -83,10 +92,44 @@ class Retrieval:
         rows = rows.reshape(num_queries, interests * k)
         return [_merge(*pair) for pair in zip(rows, scores, strict=True)]
 
+    def _gains(
+        self, vectors: np.ndarray, successions: SuccessorCounts | None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the rows that gain by the successors, and how much, for each user."""
+        if successions is None:
+            return [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(vectors)
+        weights = successor_weights(vectors[:, 0], self._bundle.settings.candidates)
+        gained = (weights[successions.query] * successions.log_counts).sum(axis=1)
+        ends = np.searchsorted(successions.query, np.arange(1, len(vectors)))
+        rows = np.split(successions.code.astype(np.int64) - 1, ends)
+        return list(zip(rows, np.split(gained, ends), strict=True))
+
+    def _with_gains(
+        self,
+        rows: np.ndarray,
+        scores: np.ndarray,
+        vectors: np.ndarray,
+        gains: tuple[np.ndarray, np.ndarray],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Score the rows that gain exactly, beside those that the index found."""
+        if len(gains[0]) == 0:
+            return rows, scores
+        others = ~np.isin(rows, gains[0])
+        own = (self._bundle.item_vectors[gains[0]] @ vectors.T).max(axis=1) + gains[1]
+        rows = np.concatenate([rows[others], gains[0]])
+        scores = np.concatenate([scores[others], own]).astype(np.float32)
+        order = np.lexsort((rows, -scores))
+        return rows[order], scores[order]
+
     def _exact(
-        self, vectors: np.ndarray, restrictions: Restrictions, num_candidates: int
+        self,
+        vectors: np.ndarray,
+        restrictions: Restrictions,
+        num_candidates: int,
+        gains: tuple[np.ndarray, np.ndarray],
     ) -> Candidates:
         scores = (self._bundle.item_vectors @ vectors.T).max(axis=1)
+        scores[gains[0]] += gains[1]
         rows = np.argsort(-scores, kind="stable")
         return self._keep(rows, scores[rows], restrictions, num_candidates)
 

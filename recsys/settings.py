@@ -159,8 +159,8 @@ class CandidateSettings(Settings):
     popularity_minutes: tuple[PositiveInt, ...] = ()
     """Windows whose log-counts of watches are added to the scores with learned weights."""
     successor_windows: tuple[PositiveInt, ...] = ()
-    """Lean the user vector towards what others watched right after the user's last item: the
-    newest so many successors, with learned weights."""
+    """Add to the score of an item how often others watched it right after the user's last item:
+    log-counts among the newest so many successors, with learned weights."""
     refresh_minutes: int = Field(default=1440, ge=1)
     """How stale counts and successors may be when serving: the time between two bundles."""
     similarity: Literal["inner_product", "cosine"] = "inner_product"

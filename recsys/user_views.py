@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.bundle import Bundle
-from recsys.candidates.crowd import last_watched
 from recsys.candidates.query_time import query_time
+from recsys.candidates.successors import SuccessorCounts, count_successors, last_watched
 from recsys.data.columns import category_of
 from recsys.data.timelines import Timelines, WatchHistories, watch_histories
 from recsys.data.tokens import tokens
@@ -25,6 +25,8 @@ class UserViews:
         histories: Their positive watches of trained items.
         moment: int64 [Q]; `has_time`: bool [Q].
         tower_inputs: Inputs of the user tower, see `UserTower.vectors`.
+        successions: What lately followed the users' last watches; None where the net does not
+            count it.
         codes: Column of `user_categorical` -> int32 [Q], embedding codes.
         numeric: Column of `user_numeric` -> float32 [Q], NaN missing.
     """
@@ -34,6 +36,7 @@ class UserViews:
     moment: np.ndarray
     has_time: np.ndarray
     tower_inputs: dict[str, np.ndarray]
+    successions: SuccessorCounts | None
     codes: dict[str, np.ndarray]
     numeric: dict[str, np.ndarray]
 
@@ -62,6 +65,7 @@ def view_users(requests: Sequence[Request], bundle: Bundle) -> UserViews:
         moment=moment,
         has_time=has_time,
         tower_inputs=_tower_inputs(requests, bundle, histories, moment, has_time),
+        successions=_successions(bundle, histories, moment),
         codes={name: _codes(requests, bundle, name) for name in settings.ranking.user_categorical},
         numeric={name: _numbers(requests, name) for name in settings.ranking.user_numeric},
     )
@@ -82,10 +86,6 @@ def _tower_inputs(
         "history": histories.newest(users, known, length),
         "history_length": np.minimum(known, length).astype(np.int32),
     }
-    if bundle.successors is not None:
-        last = last_watched(histories, users, known)
-        followed = bundle.successors[np.maximum(last, 1) - 1]
-        inputs["successors"] = np.where(last[:, None] > 0, followed, 0).astype(np.int32)
     if settings.watch_times:
         inputs["watch_seconds"] = histories.newest_seconds(users, known, length)
     if settings.query_time:
@@ -100,6 +100,17 @@ def _tower_inputs(
             _numbers(requests, "age"), _numbers(requests, "birth_year"), moment, has_time
         )
     return inputs
+
+
+def _successions(
+    bundle: Bundle, histories: WatchHistories, moment: np.ndarray
+) -> SuccessorCounts | None:
+    if bundle.successors is None:
+        return None
+    users = np.arange(len(moment))
+    last = last_watched(histories, users, histories.known_before(users, moment))
+    newest = np.where(last[:, None] > 0, bundle.successors[np.maximum(last, 1) - 1], 0)
+    return count_successors(newest, bundle.settings.candidates.successor_windows)
 
 
 def _search_tokens(requests: Sequence[Request], bundle: Bundle) -> np.ndarray:

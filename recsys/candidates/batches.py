@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.candidates.crowd import NOBODY, Crowd, last_watched
-from recsys.candidates.negatives import NegativeSampler
+from recsys.candidates.crowd import NOBODY, Crowd
+from recsys.candidates.negatives import NegativeSampler, merge_repeated
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.query_time import query_time
 from recsys.candidates.sequences import Labels, Sequences
+from recsys.candidates.successors import Successors, count_successors
 from recsys.core.losses import HIDDEN_LOGIT
 from recsys.core.random import stream
 from recsys.settings import CandidateSettings
@@ -182,8 +183,7 @@ class TrainingBatches:
         if self._settings.watch_times:
             seconds = self._sequences.histories.newest_seconds(user, last, length)
             batch["watch_seconds"] = seconds
-        side = side_inputs(self._sequences, self._labels, label, self._settings, self._crowd)
-        return batch | side, label
+        return batch | side_inputs(self._sequences, self._labels, label, self._settings), label
 
     def _negatives(
         self,
@@ -205,6 +205,8 @@ class TrainingBatches:
         if self._is_timed:
             # What nobody could have been shown yet is no alternative to what was watched.
             log_expected[~self._is_known(items, moments.min())] = -HIDDEN_LOGIT
+        if self._crowd.successors is not None:
+            items, log_expected = merge_repeated(items, log_expected)
         found = {"negatives": items, "log_expected_counts": log_expected}
         if self._settings.logq == "standard":
             found["label_log_expected_counts"] = sampler.log_expected_counts(
@@ -212,7 +214,30 @@ class TrainingBatches:
             )
         if self._crowd.popularity is not None:
             found |= self._popularity_of(self._crowd.popularity, batch["labels"], items, label)
+        if self._crowd.successors is not None:
+            found |= self._successions_of(self._crowd.successors, batch["labels"], items, label)
         return found
+
+    def _successions_of(
+        self, successors: Successors, labels: np.ndarray, negatives: np.ndarray, label: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return log-counts of label and negatives among what followed the last watch."""
+        windows, chosen = self._settings.successor_windows, label.ravel()
+        newest = successors.of_labels(self._sequences.histories, self._labels, chosen, max(windows))
+        counts = count_successors(newest, windows)
+        is_own = counts.code - 1 == labels.ravel()[counts.query]
+        of_labels = np.zeros((len(chosen), len(windows)), np.float32)
+        of_labels[counts.query[is_own]] = counts.log_counts[is_own]
+        column = np.full(max(negatives.max(), counts.code.max(initial=0)) + 1, -1)
+        column[negatives] = np.arange(len(negatives))
+        place = column[counts.code - 1]
+        kept = place >= 0
+        of_negatives = np.zeros((len(windows), len(chosen), len(negatives)), np.float32)
+        of_negatives[:, counts.query[kept], place[kept]] = counts.log_counts[kept].T
+        return {
+            "label_successions": of_labels.reshape(*label.shape, len(windows)),
+            "negative_successions": of_negatives,
+        }
 
     def _popularity_of(
         self,
@@ -240,7 +265,6 @@ def side_inputs(
     labels: Labels,
     index: np.ndarray,
     settings: CandidateSettings,
-    crowd: Crowd = NOBODY,
 ) -> dict[str, np.ndarray]:
     """Return the inputs beside the history, those that the settings use.
 
@@ -249,7 +273,6 @@ def side_inputs(
         labels: The labels that `index` points into.
         index: int64 [...].
         settings: Which inputs.
-        crowd: What the net is told of all users.
 
     Returns:
         Arrays [...] or [..., columns] as `recsys.candidates.model` describes them.
@@ -266,12 +289,6 @@ def side_inputs(
         inputs["age"] = labels.age[index]
     if settings.example_age:
         inputs["example_age"] = labels.example_age[index]
-    if crowd.successors is not None:
-        users, known = labels.user[index].ravel(), labels.known_watches[index].ravel()
-        last = last_watched(sequences.histories, users, known)
-        length = max(settings.successor_windows)
-        found = crowd.successors.newest(last, labels.moment[index].ravel(), length)
-        inputs["successors"] = found.reshape(*index.shape, length)
     if settings.query_time:
         inputs["query_time"] = query_time(labels.moment[index], labels.has_time[index])
     return inputs

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.successors import Successors
 from recsys.data.timelines import WatchHistories
@@ -41,12 +39,3 @@ class Crowd:
 
 
 NOBODY = Crowd()
-
-
-def last_watched(histories: WatchHistories, users: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the code of the newest known watch of users, 0 for none: int32 [Q]."""
-    if len(histories.code) == 0:
-        return np.zeros(len(users), np.int32)
-    position = histories.offsets[users] + np.maximum(known, 1) - 1
-    position = np.minimum(position, len(histories.code) - 1)
-    return np.where(known > 0, histories.code[position], 0).astype(np.int32)

@@ -43,9 +43,6 @@ def tower_inputs(model: CandidateModel) -> dict[str, Input]:
         inputs["age"] = Input("float32", ("batch",))
     if settings.query_time:
         inputs["query_time"] = Input("float32", ("batch", NUM_COLUMNS))
-    if settings.successor_windows:
-        length = max(settings.successor_windows)
-        inputs["successors"] = Input("int32", ("batch", length))
     if settings.watch_times:
         inputs["watch_seconds"] = Input("float32", ("batch", "history"))
     return inputs
@@ -104,8 +101,6 @@ def _tables(model: CandidateModel) -> Iterator[np.ndarray]:
     """Yield the tables that the graph looks rows up in; what items share is added up in them."""
     watches = model.watch_table.served_rows()[: model.sizes.num_items]
     yield np.concatenate([np.zeros_like(watches[:1]), watches])
-    if model.settings.successor_windows:
-        yield to_numpy(model.memory_codes.value)
     if model.token_table is not None:
         yield to_numpy(model.token_table.table.value)
     for table in model.context_tables:

@@ -14,7 +14,6 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     age            float32 [B, P]   years, NaN unknown
     example_age    float32 [B, P]   0 (newest, and serving) to 1 (oldest)
     query_time     float32 [B, P, 4]  place in the day and the week
-    successors     int32 [B, P, L]  codes of what lately followed the last watch, oldest first
     watch_seconds  float32 [B, T]   when each watch was, 0 the last
     labels         int32 [B, P]     rows of the items watched next
     weight         float32 [B, P]   0 for padding
@@ -23,9 +22,11 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     label_popularity     float32 [B, P, K]   log-counts of the last hours, K windows
     negative_popularity  float32 [G, M, K]   the same at G moments
     popularity_step      int32 [B, P]        which of the G is an example's
+    label_successions    float32 [B, P, W]   log-counts among what followed the last watch
+    negative_successions float32 [W, R, M]   the same
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -49,7 +50,6 @@ CENTURY_YEARS = 100.0
 FIRST_POPULARITY_WEIGHT = 0.3
 FIRST_OUTPUT_SCALE = 0.1
 FIRST_SUCCESSOR_WEIGHT = 0.5
-MEMORY_WIDTH = 64
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,21 @@ class CandidateSizes:
     num_tokens: int
     context: Mapping[str, int]
     item_features: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class UserSide:
+    """What the net makes of R users.
+
+    Args:
+        vectors: float [R, D], of length 1 for the cosine.
+        popularity_weights: float [R, K], of the recent popularity; None without any.
+        successor_weights: float [R, W], of what followed the last watch; None without any.
+    """
+
+    vectors: Tensor
+    popularity_weights: Tensor | None
+    successor_weights: Tensor | None
 
 
 class CandidateModel(keras.Model):  # type: ignore[misc]
@@ -122,7 +137,6 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             name="successor_weights",
         )
         self._add_scale_or_bias()
-        self._add_memory_codes()
         self.build()
 
     def build(self, batch_shape: object = None) -> None:
@@ -142,48 +156,45 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             self.to_successor_weights.build((None, last_width))
         self.built = True
 
-    def call(self, batch: Batch, training: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Encode every prefix.
-
-        Returns:
-            User vectors float [R, D], R = B * P, of length 1 for the cosine, and behind them
-            what the successors' codes sum up to; the weights of the recent popularity float
-            [R, K], None without any.
-        """
+    def call(self, batch: Batch, training: bool = False) -> UserSide:
+        """Encode every prefix: R = B * P users."""
         inputs = self.input_dropout(self._inputs(batch, training), training=training)
         flat = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [R, inputs]
         hidden = self.tower(flat, training=training)
-        vectors = self._normalized(self.to_user_vector(hidden))
-        if self.settings.successor_windows:
-            memory = self._memory(batch["successors"], self.to_successor_weights(hidden))
-            vectors = ops.concatenate([vectors, memory], axis=1)
-        weights = self.to_popularity_weights(hidden) if self.settings.popularity_minutes else None
-        return vectors, weights
+        vectors = self.to_user_vector(hidden)
+        if self.settings.similarity == "cosine":
+            vectors = ops.normalize(vectors, axis=-1)
+        return UserSide(
+            vectors,
+            self.to_popularity_weights(hidden) if self.settings.popularity_minutes else None,
+            self.to_successor_weights(hidden) if self.settings.successor_windows else None,
+        )
 
     def softmax_loss(self, batch: Batch, training: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the softmax's cross-entropy, the mean over the weighted examples."""
-        vectors, popularity_weights = self(batch, training=training)
+        users = self(batch, training=training)
         labels = ops.reshape(batch["labels"], (-1,))
         weights = ops.reshape(batch["weight"], (-1,))
         if self.settings.loss == "full_softmax":
-            return self._full_softmax(vectors, labels, weights), {}
-        values = self._sampled_softmax(vectors, popularity_weights, labels, batch)
+            return self._full_softmax(users.vectors, labels, weights), {}
+        values = self._sampled_softmax(users, labels, batch)
         return losses.weighted_mean(values, weights), {}
 
     @property
     def served_width(self) -> int:
         """D', width of the served vectors."""
         settings = self.settings
-        memory = MEMORY_WIDTH if settings.successor_windows else 0
         has_bias = settings.similarity == "inner_product"
-        return settings.embedding_width + memory + has_bias + len(settings.popularity_minutes)
+        crowd = len(settings.successor_windows) + len(settings.popularity_minutes)
+        return settings.embedding_width + has_bias + crowd
 
     def item_vectors(self) -> np.ndarray:
         """Return the vectors that user vectors are multiplied with: float32 [n, D' - K].
 
-        Of all trained items, and where items share features, of the whole catalogue. Biases are
-        one more dimension, for which `served_user_vectors` has a 1. K log-counts of the recent
-        popularity are to be put behind, for which it has the weights.
+        Of all trained items, and where items share features, of the whole catalogue. A bias is
+        one more dimension, for which `served_user_vectors` has a 1; in the dimensions of the
+        successors' weights an item has zeros. K log-counts of the recent popularity are to be
+        put behind, for which a user has the weights.
         """
         settings, rows = self.settings, self.output_table.served_rows()
         if settings.similarity == "cosine":
@@ -191,25 +202,27 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             if settings.popularity_minutes or settings.successor_windows:
                 # Beside these, how much the cosine counts is no longer all the same.
                 rows = rows * np.exp(to_numpy(self.log_scale.value))
-        parts, trained = [rows], slice(self.sizes.num_items)
-        if settings.successor_windows:
-            codes = np.zeros((len(rows), MEMORY_WIDTH), np.float32)
-            codes[trained] = to_numpy(self.memory_codes.value)[1:]
-            parts.append(codes)
+        parts = [rows]
         if settings.similarity == "inner_product":
             bias = np.zeros((len(rows), 1), np.float32)
-            bias[trained, 0] = to_numpy(self.output_bias.value)
+            bias[: self.sizes.num_items, 0] = to_numpy(self.output_bias.value)
             parts.append(bias)
+        parts.append(np.zeros((len(rows), len(settings.successor_windows)), np.float32))
         return np.concatenate(parts, axis=1)
 
     def served_user_vectors(self, batch: Batch) -> Tensor:
-        """Return user vectors whose inner product with an item vector orders items: [B, P, D']."""
-        vectors, popularity_weights = self(batch)
-        parts = [vectors]
+        """Return user vectors whose inner product with an item vector orders items: [B, P, D'].
+
+        Behind what is multiplied with the item's row stand the weights of the successors, which
+        whoever scores the successors reads there, and those of the recent popularity.
+        """
+        users = self(batch)
+        parts = [users.vectors]
         if self.settings.similarity == "inner_product":
-            parts.append(ops.ones_like(vectors[:, :1]))
-        if popularity_weights is not None:
-            parts.append(popularity_weights)
+            parts.append(ops.ones_like(users.vectors[:, :1]))
+        parts += [
+            each for each in (users.successor_weights, users.popularity_weights) if each is not None
+        ]
         served = ops.concatenate(parts, axis=-1)
         shape = ops.shape(batch["positions"])
         return ops.reshape(served, (shape[0], shape[1], served.shape[-1]))
@@ -239,26 +252,6 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
                 shape=(self.sizes.num_items,), initializer="zeros", name="bias_table"
             )
 
-    def _add_memory_codes(self) -> None:
-        """Give each item a fixed random code, nearly orthogonal to all others.
-
-        Sums of codes hold counts of items, as a sketch (Kanerva et al. 2000, Random Indexing).
-        They are apart from the learned rows: a new item's row says nothing, its code is as good
-        as any.
-        """
-        if not self.settings.successor_windows:
-            return
-        shape = (self.sizes.num_items + 1, MEMORY_WIDTH)
-        rng = np.random.default_rng(stream_seed(self.seed, "memory_codes"))
-        codes = rng.choice(np.array([-1, 1], np.float32), shape) / np.float32(MEMORY_WIDTH**0.5)
-        codes[0] = 0
-        self.memory_codes = self.add_weight(
-            shape=shape,
-            initializer=lambda shape, dtype: codes,
-            trainable=False,
-            name="memory_codes",
-        )
-
     def _num_inputs(self) -> int:
         settings = self.settings
         tokens = settings.searches * settings.embedding_width
@@ -286,36 +279,8 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             parts.append(batch["query_time"])
         return ops.concatenate(parts, axis=-1)
 
-    def _memory(self, successors: Tensor, weights: Tensor) -> Tensor:
-        """Return sum_i log(1 + n_i) code_i over the newest successors: [B, P, L], [R, W] -> [R, M].
-
-        n_i counts item i among the newest of a window. Codes of different items are nearly
-        orthogonal, so that item i gains about weight log(1 + n_i), as by recent popularity.
-        """
-        codes = ops.reshape(successors, (-1, max(self.settings.successor_windows)))  # [R, L]
-        is_same = ops.equal(codes[:, :, None], codes[:, None, :])  # [R, L, L]
-        is_known = ops.not_equal(codes, 0)
-        age = ops.sum(ops.cast(is_known, "int32"), axis=1, keepdims=True)
-        age = age - ops.arange(codes.shape[1], dtype="int32")  # 1 for the newest
-        shares = ops.zeros_like(weights[:, :1])
-        for column, window in enumerate(self.settings.successor_windows):
-            is_inside = ops.cast(ops.logical_and(is_known, age <= window), weights.dtype)
-            count = ops.sum(ops.cast(is_same, weights.dtype) * is_inside[:, None, :], axis=2)
-            share = is_inside * ops.log(1.0 + count) / ops.maximum(count, 1.0)
-            shares = shares + weights[:, column : column + 1] * share
-        rows = gather_rows(self.memory_codes, codes)  # [R, L, M]
-        return ops.matmul(shares[:, None, :], rows)[:, 0]
-
-    def _normalized(self, vectors: Tensor) -> Tensor:
-        """Return vectors of length 1 for the cosine, as they are for the inner product."""
-        if self.settings.similarity == "cosine":
-            return ops.normalize(vectors, axis=-1)
-        return vectors
-
     def _full_softmax(self, vectors: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         rows = self._scaled(self.output_table.all_rows(training=True))  # [N, D]
-        if self.settings.successor_windows:
-            rows = ops.concatenate([rows, ops.convert_to_tensor(self.memory_codes)[1:]], axis=1)
         label_logits = ops.sum(vectors * ops.take(rows, labels, axis=0), axis=-1)
         if self.settings.similarity == "inner_product":
             bias = ops.convert_to_tensor(self.output_bias)
@@ -337,18 +302,16 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         num_rows = settings.training.batch_size * settings.max_positions_per_user
         return min(MAX_CHUNKS, max(1, num_rows * self.sizes.num_items // CHUNK_LOGITS))
 
-    def _sampled_softmax(
-        self, vectors: Tensor, popularity_weights: Tensor | None, labels: Tensor, batch: Batch
-    ) -> Tensor:
+    def _sampled_softmax(self, users: UserSide, labels: Tensor, batch: Batch) -> Tensor:
         negatives = batch["negatives"]
-        label_rows, negative_rows = self._output_rows(labels), self._output_rows(negatives)
-        label_logits = ops.sum(vectors * label_rows, axis=-1)
-        negative_logits = ops.matmul(vectors, ops.transpose(negative_rows))  # [R, M]
+        label_rows = self._scaled(self.output_table(labels + 1, training=True))
+        negative_rows = self._scaled(self.output_table(negatives + 1, training=True))
+        label_logits = ops.sum(users.vectors * label_rows, axis=-1)
+        negative_logits = ops.matmul(users.vectors, ops.transpose(negative_rows))  # [R, M]
         if self.settings.similarity == "inner_product":
             label_logits = label_logits + gather_rows(self.output_bias, labels)
             negative_logits = negative_logits + gather_rows(self.output_bias, negatives)
-        if popularity_weights is not None:
-            of_label, of_negatives = self._popularity_logits(popularity_weights, batch)
+        for of_label, of_negatives in self._crowd_logits(users, batch):
             label_logits, negative_logits = label_logits + of_label, negative_logits + of_negatives
         own = batch.get("label_log_expected_counts")
         return sampled_softmax(
@@ -360,25 +323,27 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             label_log_expected_counts=None if own is None else ops.reshape(own, (-1,)),
         )
 
-    def _output_rows(self, items: Tensor) -> Tensor:
-        """Return the output rows of items as the logits take them: [n] -> [n, D]."""
-        rows = self._scaled(self.output_table(items + 1, training=True))
-        if not self.settings.successor_windows:
-            return rows
-        return ops.concatenate([rows, gather_rows(self.memory_codes, items + 1)], axis=1)
-
-    def _popularity_logits(self, weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return what recent popularity adds to label and negatives: [R], [R, M]."""
-        of_label = ops.reshape(batch["label_popularity"], (-1, weights.shape[-1]))
-        step = ops.reshape(batch["popularity_step"], (-1,))
-        added = 0.0
-        for window in range(weights.shape[-1]):
-            counts = ops.take(batch["negative_popularity"][..., window], step, axis=0)  # [R, M]
-            added = added + weights[:, window : window + 1] * counts
-        return ops.sum(weights * of_label, axis=-1), added
+    def _crowd_logits(self, users: UserSide, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what the crowd adds to the logits of label and negatives: [R], [R, M]."""
+        for minutes, weights in _columns(users.popularity_weights):
+            counts = batch["negative_popularity"][..., minutes]  # [G, M]
+            step = ops.reshape(batch["popularity_step"], (-1,))
+            of_label = ops.reshape(batch["label_popularity"][..., minutes], (-1,))
+            yield weights * of_label, weights[:, None] * ops.take(counts, step, axis=0)
+        for window, weights in _columns(users.successor_weights):
+            of_label = ops.reshape(batch["label_successions"][..., window], (-1,))
+            of_negatives = batch["negative_successions"][window]
+            yield weights * of_label, weights[:, None] * of_negatives
 
     def _scaled(self, rows: Tensor) -> Tensor:
         """Return output rows as the logits take them: [..., D]."""
         if self.settings.similarity == "cosine":
             return ops.normalize(rows, axis=-1) * ops.exp(self.log_scale)
         return rows
+
+
+def _columns(weights: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+    """Yield the columns of weights [R, K] with their numbers; nothing for none."""
+    if weights is not None:
+        for number in range(weights.shape[1]):
+            yield number, weights[:, number]

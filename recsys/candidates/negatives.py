@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from recsys.core.losses import HIDDEN_LOGIT
 from recsys.settings import NegativeDistribution
 
 
@@ -87,3 +88,17 @@ class NegativeSampler:
         cumulative = self._cumulative[name]
         found = np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right")
         return np.minimum(found, self._num_items - 1).astype(np.int32)
+
+
+def merge_repeated(items: np.ndarray, log_expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge repeated negatives: int32, float32 [M] -> the same, filled up with what is hidden.
+
+    n draws of an item count n / E, as one draw of which E / n are expected.
+    """
+    distinct, first, times = np.unique(items, return_index=True, return_counts=True)
+    merged = np.full(len(items), -HIDDEN_LOGIT, np.float32)
+    merged[: len(distinct)] = log_expected[first] - np.log(times)
+    # A hidden entry stands for an item that is not there; it must not take the place of one.
+    filled = np.full(len(items), distinct[0], np.int32)
+    filled[: len(distinct)] = distinct
+    return filled[::-1].copy(), merged[::-1].copy()

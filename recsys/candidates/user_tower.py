@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys.core.onnx_session import load_session
+from recsys.settings import CandidateSettings
 
 OUTPUT = "user_vectors"
 
@@ -35,3 +36,9 @@ class UserTower:
         """
         feed = {name: inputs[name] for name in self.input_names}
         return self._session.run([OUTPUT], feed)[0]
+
+
+def successor_weights(user_vectors: np.ndarray, settings: CandidateSettings) -> np.ndarray:
+    """Return the weights of the successors out of served user vectors: [..., D'] -> [..., W]."""
+    end = user_vectors.shape[-1] - len(settings.popularity_minutes)
+    return user_vectors[..., end - len(settings.successor_windows) : end]

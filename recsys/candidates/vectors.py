@@ -9,6 +9,8 @@ from recsys.candidates.batches import side_inputs
 from recsys.candidates.crowd import NOBODY, Crowd
 from recsys.candidates.model import CandidateModel
 from recsys.candidates.sequences import Labels, Sequences
+from recsys.candidates.successors import count_successors
+from recsys.candidates.user_tower import successor_weights
 from recsys.core.backends import Tensor, compile_call
 from recsys.settings import CandidateSettings
 
@@ -18,7 +20,7 @@ CHUNK = 1024
 Inputs = Mapping[str, np.ndarray]
 """Of the served tower: `history` int32 [B, T], `history_length` int32 [B], and what else the
 settings use of `search_tokens` int32 [B, S], `context` int32 [B, C], `age` float32 [B],
-`query_time` float32 [B, 4], `watch_seconds` float32 [B, T], `successors` int32 [B, L]."""
+`query_time` float32 [B, 4], `watch_seconds` float32 [B, T]."""
 
 
 def tower(model: CandidateModel) -> Callable[[Mapping[str, Tensor]], Tensor]:
@@ -35,12 +37,10 @@ def tower(model: CandidateModel) -> Callable[[Mapping[str, Tensor]], Tensor]:
     return user_vectors
 
 
-def served_inputs(
-    sequences: Sequences, labels: Labels, settings: CandidateSettings, crowd: Crowd = NOBODY
-) -> Inputs:
+def served_inputs(sequences: Sequences, labels: Labels, settings: CandidateSettings) -> Inputs:
     """Return the tower's inputs as of just before each label."""
     length = settings.history_length
-    side = side_inputs(sequences, labels, np.arange(len(labels)), settings, crowd)
+    side = side_inputs(sequences, labels, np.arange(len(labels)), settings)
     side.pop("example_age", None)
     history = sequences.histories.newest(labels.user, labels.known_watches, length)
     history_length = np.minimum(labels.known_watches, length).astype(np.int32)
@@ -107,7 +107,8 @@ class ValidationRanking:
         crowd: Crowd = NOBODY,
     ) -> None:
         self._labels, self._popularity = labels, crowd.popularity
-        self.inputs = served_inputs(sequences, labels, settings, crowd)
+        self._settings, self._successors = settings, crowd.successors
+        self.inputs = served_inputs(sequences, labels, settings)
         self._histories = sequences.histories
         self._is_seen_filtered = is_seen_filtered
 
@@ -132,6 +133,7 @@ class ValidationRanking:
             for start in range(0, len(members), CHUNK):
                 chosen = members[start : start + CHUNK]
                 scores = user_vectors[chosen, 0] @ vectors.T  # [b, N]
+                self._add_successions(scores, user_vectors[chosen, 0], chosen)
                 ranks[chosen] = self._ranks_of(chosen, scores)
         return ranks
 
@@ -140,6 +142,18 @@ class ValidationRanking:
             return item_vectors
         log_counts = self._popularity.log_counts(refresh)
         return np.concatenate([item_vectors[: len(log_counts)], log_counts], axis=1)
+
+    def _add_successions(
+        self, scores: np.ndarray, user_vectors: np.ndarray, chosen: np.ndarray
+    ) -> None:
+        if self._successors is None:
+            return
+        windows = self._settings.successor_windows
+        newest = self._successors.of_labels(self._histories, self._labels, chosen, max(windows))
+        counts = count_successors(newest, windows)
+        weights = successor_weights(user_vectors, self._settings)
+        gained = (weights[counts.query] * counts.log_counts).sum(axis=1)
+        scores[counts.query, counts.code - 1] += gained
 
     def _ranks_of(self, chosen: np.ndarray, scores: np.ndarray) -> np.ndarray:
         if self._is_seen_filtered:

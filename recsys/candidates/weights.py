@@ -86,8 +86,6 @@ def _sources(
     yield model.output_table.own.table, codes
     if model.settings.similarity == "inner_product":
         yield model.output_bias, row
-    if model.settings.successor_windows:
-        yield model.memory_codes, np.full(len(codes), -1)  # one random code is as good as another
     if model.token_table is not None:
         yield model.token_table.table, _codes(ids, old, "search_token")
     for name, table in zip(model.settings.context, model.context_tables, strict=True):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from recsys.candidates.crowd import Crowd
 from recsys.candidates.export import export_user_tower
 from recsys.candidates.sequences import join_labels, join_sequences
 from recsys.candidates.user_tower import UserTower
@@ -30,8 +29,8 @@ CASES = [
         (*EVERY_INPUT, "watch_seconds"),
     ),
     (
-        {"similarity": "cosine", "successor_windows": (2, 3), "by_time": True},
-        (*EVERY_INPUT, "successors"),
+        {"successor_windows": (2, 3), "loss": "sampled_softmax"},
+        EVERY_INPUT,
     ),
     ({"context": (), "age": False, "searches": False, "example_age": False}, EVERY_INPUT[:2]),
 ]
@@ -46,9 +45,7 @@ def test_exported_tower_equals_keras(tmp_path, changes, names):
     write_variables(model.trainable_variables, trained)
     parts = [random_shard(30)]
     labels = join_labels(parts, settings, split=VALIDATION, num_trained=NUM_ITEMS)
-    sequences = join_sequences(parts)
-    crowd = Crowd.of(sequences.histories, NUM_ITEMS, settings)
-    inputs = served_inputs(sequences, labels, settings, crowd)
+    inputs = served_inputs(join_sequences(parts), labels, settings)
     path = tmp_path / "user_tower.onnx"
     export_user_tower(model, inputs, path)
     served = UserTower(path)

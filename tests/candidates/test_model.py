@@ -15,6 +15,8 @@ from recsys.candidates.batches import TrainingBatches
 from recsys.candidates.model import CandidateModel
 from recsys.candidates.negatives import NegativeSampler
 from recsys.candidates.sequences import join_labels, join_sequences
+from recsys.candidates.successors import count_successors
+from recsys.candidates.user_tower import successor_weights
 from recsys.core.backends import compile_step, to_numpy
 from recsys.core.checkpoint import write_variables
 from recsys.core.optimizers.adam import new_optimizer
@@ -240,39 +242,30 @@ def test_popularity_enters_the_loss_as_it_enters_the_served_score():
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_successors_add_the_log_of_their_counts_to_the_score(similarity):
-    settings = settings_of(similarity=similarity, successor_windows=(2, 4))
+def test_successions_enter_the_loss_as_they_enter_the_served_score(similarity):
+    settings = settings_of(similarity=similarity, successor_windows=(2, 3), loss="sampled_softmax")
     model, (batch,) = model_of(settings), first_batches(settings)
-    model.to_successor_weights.bias.assign([0.5, 2.0])
-    model.memory_codes.assign(np.concatenate([np.zeros((1, 64)), np.eye(NUM_ITEMS, 64)]))
-    shape = batch["positions"].shape
-    nobody = batch | {"successors": np.zeros((*shape, 4), np.int32)}
-    followed = batch | {"successors": np.tile(np.array([2, 5, 5, 0], np.int32), (*shape, 1))}
-    alone, leaning = (to_numpy(model.served_user_vectors(each)) for each in (nobody, followed))
-    gained = (leaning - alone) @ model.item_vectors().T
-    expected = np.zeros(NUM_ITEMS)
-    expected[4] = 0.5 * np.log(3) + 2 * np.log(3)
-    expected[1] = 2 * np.log(2)
-    np.testing.assert_allclose(gained, np.broadcast_to(expected, gained.shape), atol=1e-4)
-
-
-@pytest.mark.parametrize("loss", ["full_softmax", "sampled_softmax"])
-@pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_loss_with_successors_equals_the_cross_entropy_of_served_vectors(similarity, loss):
-    settings = settings_of(similarity=similarity, successor_windows=(3,), loss=loss)
-    model, (batch,) = model_of(settings), first_batches(settings)
-    shape = batch["positions"].shape
-    rng = np.random.default_rng(0)
+    kernel = model.to_successor_weights.kernel
+    kernel.assign(np.random.default_rng(1).normal(size=kernel.shape))
+    shape, rng = batch["positions"].shape, np.random.default_rng(0)
+    successors = rng.integers(0, NUM_ITEMS + 1, (shape[0] * shape[1], 3)).astype(np.int32)
+    counts = count_successors(np.sort(successors)[:, ::-1], (2, 3))
+    dense = np.zeros((2, len(successors), NUM_ITEMS), np.float32)
+    dense[:, counts.query, counts.code - 1] = counts.log_counts.T
+    label = batch["labels"].ravel()
     batch |= {
-        "successors": rng.integers(0, NUM_ITEMS + 1, (*shape, 3)).astype(np.int32),
         "negatives": np.arange(NUM_ITEMS, dtype=np.int32),
         "log_expected_counts": np.zeros(NUM_ITEMS, np.float32),
+        "negative_successions": dense,
+        "label_successions": dense[:, np.arange(len(label)), label].T.reshape(*shape, 2),
     }
-    logits = to_numpy(model.served_user_vectors(batch)) @ model.item_vectors().T
-    own = np.take_along_axis(logits, batch["labels"][..., None], axis=-1)[..., 0]
-    losses = np.log(np.exp(logits).sum(axis=-1)) - own
-    expected = (losses * batch["weight"]).sum() / batch["weight"].sum()
-    assert float(model.softmax_loss(batch, training=False)[0]) == pytest.approx(expected, rel=1e-4)
+    served = to_numpy(model.served_user_vectors(batch)).reshape(len(label), -1)
+    weights = successor_weights(served, settings)
+    logits = served @ model.item_vectors().T + np.einsum("rw,wrm->rm", weights, dense)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(label)), label]
+    weight = batch["weight"].ravel()
+    found, _ = model.softmax_loss(batch, training=False)
+    assert float(found) == pytest.approx((losses * weight).sum() / weight.sum(), rel=1e-4)
 
 
 def losses_of_steps(weights):

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from recsys.candidates.crowd import last_watched
-from recsys.candidates.successors import MAX_GAP_US, Successors
+from recsys.candidates.successors import (
+    MAX_GAP_US,
+    Successors,
+    count_successors,
+    last_watched,
+)
 from recsys.data.timelines import WatchHistories
 
 MINUTE = 60_000_000
@@ -82,3 +86,17 @@ def test_last_watched_is_the_newest_known():
     histories = histories_of([[(1, 0), (2, 1), (3, 2)], [(4, 0)]])
     users, known = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 3, 0, 1])
     assert last_watched(histories, users, known).tolist() == [0, 1, 3, 0, 4]
+
+
+def test_counts_are_those_among_the_newest_of_each_window():
+    successors = np.array([[7, 3, 3, 7, 0], [0, 0, 0, 0, 0], [5, 5, 5, 5, 5]], np.int32)
+    counts = count_successors(successors, (2, 5))
+    assert counts.query.tolist() == [0, 0, 2]
+    assert counts.code.tolist() == [3, 7, 5]
+    np.testing.assert_allclose(np.expm1(counts.log_counts), [[1, 2], [1, 2], [2, 5]], rtol=1e-6)
+
+
+def test_no_successors_count_nothing():
+    counts = count_successors(np.zeros((3, 4), np.int32), (1, 4))
+    assert len(counts.query) == 0
+    assert counts.log_counts.shape == (0, 2)

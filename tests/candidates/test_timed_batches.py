@@ -7,8 +7,9 @@ import pytest
 
 from recsys.candidates.batches import TrainingBatches
 from recsys.candidates.crowd import Crowd
-from recsys.candidates.negatives import NegativeSampler
+from recsys.candidates.negatives import NegativeSampler, merge_repeated
 from recsys.candidates.sequences import join_labels, join_sequences
+from recsys.candidates.successors import Successors
 from recsys.data.examples import TRAINING
 from tests.candidates.small_log import NUM_ITEMS, random_shard, settings_of
 
@@ -114,3 +115,40 @@ def test_batches_are_the_same_for_the_same_epoch():
     for one, other in zip(first, second, strict=True):
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_successions_of_a_batch_are_as_of_the_refresh_before_each_label():
+    batches, sequences, labels, settings = make(refresh_minutes=1)
+    successors = Successors(sequences.histories, num_items=NUM_ITEMS, refresh_us=MINUTE)
+    checked = 0
+    for batch in batches:
+        examples = np.argwhere(batch["weight"] > 0)
+        of_examples = moments_of(batch, labels, sequences)
+        for example, moments in zip(examples, of_examples, strict=True):
+            known = batch["positions"][tuple(example)]
+            if len(moments) > 1 or known == 0:
+                continue
+            last = batch["history"][example[0], known - 1 : known]
+            newest = successors.newest(last, np.array([moments.pop()]), 2)[0]
+            count = np.bincount(newest[newest > 0] - 1, minlength=NUM_ITEMS)
+            row = example[0] * batch["labels"].shape[1] + example[1]
+            is_real = batch["log_expected_counts"] < 1e8
+            found = batch["negative_successions"][0, row, is_real]
+            np.testing.assert_allclose(found, np.log1p(count[batch["negatives"][is_real]]))
+            label = batch["labels"][tuple(example)]
+            assert batch["label_successions"][tuple(example)][0] == pytest.approx(
+                np.log1p(count[label])
+            )
+            checked += count.sum() > 0
+    assert checked > 20
+
+
+def test_merged_negatives_weigh_as_the_repeated_ones():
+    items, log_expected = np.array([4, 2, 4, 4], np.int32), np.log(np.array([8, 3, 8, 8.0]))
+    merged, log_merged = merge_repeated(items, log_expected.astype(np.float32))
+    assert merged.shape == (4,)
+    real = log_merged < 1e8
+    assert sorted(merged[real].tolist()) == [2, 4]
+    weight = dict(zip(merged[real].tolist(), np.exp(-log_merged[real]), strict=True))
+    assert weight[4] == pytest.approx(3 / 8)
+    assert weight[2] == pytest.approx(1 / 3)
