@@ -243,8 +243,8 @@ class Recommender:
         """Return an item's score and rank among all trained items, before any removal."""
         if row >= len(self._bundle.item_vectors):
             return {"candidate_score": None, "why_unscored": "too few watches to be trained"}
-        vectors = self._bundle.user_tower.vectors(users.tower_inputs)[0]
-        scores = (self._bundle.item_vectors @ vectors.T).max(axis=1)
+        vectors = self._bundle.user_tower.vectors(users.tower_inputs)
+        scores = self._retrieval.all_scores(vectors, users.successions)
         rank = int((scores > scores[row]).sum())
         facts: dict[str, object] = {"candidate_score": float(scores[row]), "candidate_rank": rank}
         if self._scoring is not None:

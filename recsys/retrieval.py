@@ -74,6 +74,12 @@ class Retrieval:
                 found[position] = candidates
         return [candidates for candidates in found if candidates is not None]
 
+    def all_scores(
+        self, vectors: np.ndarray, successions: SuccessorCounts | None = None
+    ) -> np.ndarray:
+        """Return the score of every item for one user: float32 [1, interests, D] -> [N]."""
+        return self._exact_scores(vectors[0], self._gains(vectors, successions)[0])
+
     def popular(self, restrictions: Restrictions, num_candidates: int) -> Candidates:
         """Return the most popular eligible items: the answer when the net or index fails."""
         rows = np.asarray(self._bundle.popular)
@@ -128,10 +134,16 @@ class Retrieval:
         num_candidates: int,
         gains: tuple[np.ndarray, np.ndarray],
     ) -> Candidates:
-        scores = (self._bundle.item_vectors @ vectors.T).max(axis=1)
-        scores[gains[0]] += gains[1]
+        scores = self._exact_scores(vectors, gains)
         rows = np.argsort(-scores, kind="stable")
         return self._keep(rows, scores[rows], restrictions, num_candidates)
+
+    def _exact_scores(
+        self, vectors: np.ndarray, gains: tuple[np.ndarray, np.ndarray]
+    ) -> np.ndarray:
+        scores = (self._bundle.item_vectors @ vectors.T).max(axis=1)
+        scores[gains[0]] += gains[1]
+        return scores
 
     def _keep(
         self,

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.candidates.successors import SuccessorCounts
 from recsys.data.catalogue import Catalogue
 from recsys.data.vocabulary import Vocabulary
 from recsys.eligibility import Eligibility, Restrictions
 from recsys.index.exact import ExactIndex
 from recsys.requests import ItemFilter
 from recsys.retrieval import Retrieval
+from recsys.settings import CandidateSettings
 
 NUM_ITEMS = 400
 NONE = np.zeros(0, np.int32)
@@ -108,3 +110,29 @@ def test_popular_keeps_order_and_obeys_restrictions(world):
     assert found.rows.tolist() == [398, 396, 395]
     assert found.source == "popular"
     assert found.dropped == {"watched": 2}
+
+
+@pytest.mark.parametrize("channels", [(), ("c7", "c9")])
+def test_what_follows_the_last_item_gains_exactly(world, channels):
+    _, vectors, _ = world
+    settings = SimpleNamespace(
+        candidates=CandidateSettings(successor_windows=(2, 5), popularity_minutes=(60,))
+    )
+    bundle = SimpleNamespace(
+        index=Wasteful(vectors), item_vectors=vectors, popular=NONE, settings=settings
+    )
+    retrieval = Retrieval(bundle, world[0]._eligibility)
+    queries = np.random.default_rng(5).normal(size=(2, 1, 8)).astype(np.float32)
+    gained = np.array([[0.7, 1.1], [2.0, 0.1], [0.3, 0.2]], np.float32)
+    # The second user's last item was followed by items of rows 107 and 9, the first's by row 9.
+    successions = SuccessorCounts(np.array([0, 1, 1]), np.array([10, 10, 108], np.int32), gained)
+    limits = [restrict(channels=channels)] * 2
+    found = retrieval.by_vector(queries, limits, 3, successions)
+    scores = queries[:, 0] @ vectors.T
+    scores[[0, 1, 1], [9, 9, 107]] += (queries[[0, 1, 1], 0, 5:7] * gained).sum(axis=1)
+    rows = np.arange(NUM_ITEMS)
+    allowed = np.isin(rows % 100, [int(name[1:]) for name in channels]) | (not channels)
+    for user in range(2):
+        best = np.argsort(-np.where(allowed, scores[user], -np.inf), kind="stable")[:3]
+        assert found[user].rows.tolist() == best.tolist()
+        np.testing.assert_allclose(found[user].scores, scores[user, best], rtol=1e-5)
