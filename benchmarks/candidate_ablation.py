@@ -26,7 +26,7 @@ from benchmarks.real_logs import find_logs
 from pipelines.config import load_settings
 from pipelines.train_candidates import crowd_of
 from recsys.candidates.sequences import join_labels, join_sequences
-from recsys.candidates.vectors import BulkTower, ValidationRanking
+from recsys.candidates.vectors import ValidationRanking
 from recsys.data.examples import TEST, VALIDATION
 from recsys.data.prepared import Prepared
 from recsys.evaluation.plots import INK, SERIES, side_by_side
@@ -118,8 +118,8 @@ def _measure(
     )
     figures = []
     for seed in seeds:
-        model, _ = train_seed(log, settings, place, seed, retrain=False)
-        figures.append(ranking.ranks(BulkTower(model)(ranking.inputs), model.item_vectors()))
+        nets, _ = train_seed(log, settings, place, seed, retrain=False)
+        figures.append(ranking.ranks(nets.user_vectors(ranking.inputs), nets.item_vectors()))
     by_seed = each_metric(np.stack(figures))
     means = {name: float(values.mean()) for name, values in by_seed.items()}
     spread = float(by_seed["ndcg@10"].mean(axis=1).std())

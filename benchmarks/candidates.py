@@ -22,11 +22,11 @@ from benchmarks.real_logs import find_logs
 from pipelines.config import load_settings
 from pipelines.held_out import HeldOut, held_out_watches
 from pipelines.prepare import prepare
-from pipelines.train_candidates import crowd_of, new_model, train_model
+from pipelines.train_candidates import crowd_of, train_members, validation_ranking
 from recsys.artefacts import hash_json
-from recsys.candidates.model import CandidateModel
 from recsys.candidates.sequences import Labels, Part, join_labels, join_sequences
-from recsys.candidates.vectors import BulkTower, ValidationRanking
+from recsys.candidates.side_by_side import SideBySide
+from recsys.candidates.vectors import ValidationRanking
 from recsys.data.examples import TEST, TRAINING
 from recsys.data.prepared import Prepared, load_prepared
 from recsys.data.sources import open_log
@@ -176,8 +176,7 @@ def train_and_test(
     log: Prepared, settings: RecsysSettings, place: Path, seed: int, *, retrain: bool
 ) -> Trained:
     """Train a seed, or take its training up where it stands, and rank the test targets."""
-    model, done = train_seed(log, settings, place, seed, retrain=retrain)
-    vectors = BulkTower(model)
+    nets, done = train_seed(log, settings, place, seed, retrain=retrain)
     ranks = {}
     for name, is_seen_filtered in (("filtered", True), ("unfiltered", False)):
         ranking = ValidationRanking(
@@ -187,14 +186,14 @@ def train_and_test(
             is_seen_filtered=is_seen_filtered,
             crowd=crowd_of(log, settings.candidates),
         )
-        ranks[name] = ranking.ranks(vectors(ranking.inputs), model.item_vectors())
+        ranks[name] = ranking.ranks(nets.user_vectors(ranking.inputs), nets.item_vectors())
     return Trained(ranks, done["validation"], done["seconds"], done["epochs"])
 
 
 def train_seed(
     log: Prepared, settings: RecsysSettings, place: Path, seed: int, *, retrain: bool
-) -> tuple[CandidateModel, dict[str, Any]]:
-    """Return the trained net of a seed, and what its training was like."""
+) -> tuple[SideBySide, dict[str, Any]]:
+    """Return the trained nets of a seed, and what their training was like."""
     key = hash_json(
         {"net": settings.candidates.model_dump(mode="json"), "data": log.manifest["data_hash"]}
     )
@@ -202,12 +201,16 @@ def train_seed(
     if retrain:
         shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
-    model = new_model(log, settings.candidates, seed=seed)
-    history = train_model(model, log, directory, seed=seed)
-    return model, {
-        "validation": history.best_metrics,
-        "seconds": sum(epoch.seconds for epoch in history.epochs),
-        "epochs": len(history.epochs),
+    nets, histories = train_members(log, settings.candidates, directory, seed=seed)
+    ranking = validation_ranking(log, settings.candidates, seed=seed)
+    validation = {}
+    if ranking is not None:
+        validation = ranking.metrics(nets.user_vectors(ranking.inputs), nets.item_vectors())
+    epochs = [epoch for history in histories for epoch in history.epochs]
+    return nets, {
+        "validation": validation,
+        "seconds": sum(epoch.seconds for epoch in epochs),
+        "epochs": len(epochs),
     }
 
 

@@ -90,8 +90,8 @@ def main() -> None:
         log = prepared_log(PROTOCOL, settings, place)
         ranks, seconds[column] = [], []
         for seed in seeds:
-            model, done = train_seed(log, settings, place, seed, retrain=arguments.retrain)
-            ranks.append(_ranks(column, model, log, settings))
+            nets, done = train_seed(log, settings, place, seed, retrain=arguments.retrain)
+            ranks.append(_ranks(column, nets.models[0], log, settings))
             seconds[column].append(done["seconds"])
         peers[column] = _peer_figures(column, log)
         found = summarise(ranks, test_labels(log, settings).user)

@@ -29,7 +29,7 @@ def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
     prepared = load_prepared(paths.prepared)
     ranked = paths.ranking.exists()
     parts = {
-        "candidates/user_tower.onnx": paths.candidates / "user_tower.onnx",
+        **{f"candidates/{path.name}": path for path in paths.candidates.glob("user_tower*.onnx")},
         "candidates/item_vectors.npy": paths.candidates / "item_vectors.npy",
         **{f"index/{path.name}": path for path in _plain_files(paths.index)},
     }

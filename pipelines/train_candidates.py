@@ -31,9 +31,10 @@ from recsys.candidates.sequences import (
     join_sequences,
     newest_labels,
 )
+from recsys.candidates.side_by_side import SideBySide
 from recsys.candidates.vectors import BulkTower, Inputs, ValidationRanking, served_inputs
 from recsys.candidates.weights import IdSpaces, load_weights, save_weights
-from recsys.core.random import stream
+from recsys.core.random import stream, stream_seed
 from recsys.core.training import AfterEpoch, TrainingHistory, train
 from recsys.data.examples import TRAINING, VALIDATION
 from recsys.data.prepared import Prepared, Shard, load_prepared
@@ -55,17 +56,41 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
         ArtefactError: The exported tower does not compute what Keras computes.
     """
     log = load_prepared(prepared)
-    model = new_model(log, settings.candidates, seed=settings.seed)
-    older = warm_start(model, log)
-    history = train_model(model, log, out, seed=settings.seed, learned_until=older)
-    save_weights(model, out / WEIGHTS)
-    export_user_tower(model, _inputs_of(log.shards[0], log, model), out / "user_tower.onnx")
-    np.save(out / "item_vectors.npy", item_vectors(model, log))
+    nets, histories = train_members(log, settings.candidates, out, seed=settings.seed)
+    inputs = _inputs_of(log.shards[0], log, settings.candidates)
+    for number, (model, factor) in enumerate(zip(nets.models, nets.factors(), strict=True)):
+        save_weights(model, out / _numbered(WEIGHTS, number))
+        export_user_tower(model, inputs, out / _numbered("user_tower.onnx", number), factor=factor)
+    np.save(out / "item_vectors.npy", item_vectors(nets, log, settings.candidates))
     _write_successors(log, settings.candidates, out / "successors.npy")
-    _write_user_vectors(model, log, out / "user_vectors.parquet")
-    described = _describe(model, history) | {"learned_until": _learned_until(log)}
+    _write_user_vectors(nets, log, settings.candidates, out / "user_vectors.parquet")
+    described = _describe(nets, settings.candidates, histories[0])
+    described |= {"learned_until": _learned_until(log)}
+    if len(nets.models) > 1:
+        described["validation"] = _validation(nets, log, settings)
     description = json.dumps(described, sort_keys=True, indent=1)
     (out / "model.json").write_text(description + "\n", encoding="utf-8")
+
+
+def train_members(
+    log: Prepared, settings: CandidateSettings, directory: Path, *, seed: int
+) -> tuple[SideBySide, list[TrainingHistory]]:
+    """Train every net of the settings, one after another; return them, and what it did."""
+    models, histories = [], []
+    for number, member in enumerate(settings.each_member()):
+        own = directory if number == 0 else directory / f"member_{number + 1}"
+        own.mkdir(exist_ok=True)
+        model = new_model(log, member, seed=stream_seed(seed, "member", number) if number else seed)
+        older = warm_start(model, log, number)
+        histories.append(train_model(model, log, own, seed=seed, learned_until=older))
+        models.append(model)
+    return SideBySide(models), histories
+
+
+def _numbered(name: str, number: int) -> str:
+    """Return the name of the file of a net: `x.npz` of the first, `x_2.npz` of the second."""
+    path = Path(name)
+    return name if number == 0 else f"{path.stem}_{number + 1}{path.suffix}"
 
 
 def new_model(log: Prepared, settings: CandidateSettings, *, seed: int) -> CandidateModel:
@@ -77,8 +102,13 @@ def new_model(log: Prepared, settings: CandidateSettings, *, seed: int) -> Candi
     return CandidateModel(settings, sizes, seed=seed)
 
 
-def warm_start(model: CandidateModel, log: Prepared) -> int | None:
-    """Give the net the weights of the older run that its settings name.
+def warm_start(model: CandidateModel, log: Prepared, number: int) -> int | None:
+    """Give a net the weights of the older run that its settings name.
+
+    Args:
+        model: Of the same settings as in the older run.
+        log: Its log.
+        number: Of the net among those side by side, from 0.
 
     Returns:
         The moment until which that net has learned; None for no older run.
@@ -95,7 +125,7 @@ def warm_start(model: CandidateModel, log: Prepared) -> int | None:
     load_weights(
         model,
         IdSpaces(log.catalogue, log.vocabularies),
-        older.candidates / WEIGHTS,
+        older.candidates / _numbered(WEIGHTS, number),
         IdSpaces(old_log.catalogue, old_log.vocabularies),
     )
     description = json.loads((older.candidates / "model.json").read_text())
@@ -197,15 +227,23 @@ def validation_ranking(
     )
 
 
-def item_vectors(model: CandidateModel, log: Prepared) -> np.ndarray:
+def item_vectors(nets: SideBySide, log: Prepared, settings: CandidateSettings) -> np.ndarray:
     """Return the vectors that are served, as of `data_until`: float32 [n, D']."""
-    vectors, popularity = model.item_vectors(), crowd_of(log, model.settings).popularity
+    vectors, popularity = nets.item_vectors(), crowd_of(log, settings).popularity
     if popularity is None:
         return vectors
-    log_counts = np.zeros((len(vectors), len(model.settings.popularity_minutes)), np.float32)
+    log_counts = np.zeros((len(vectors), len(settings.popularity_minutes)), np.float32)
     refresh = popularity.refreshes(np.array([log.data_until])).item()
     log_counts[: popularity.num_items] = popularity.log_counts(refresh)
     return np.concatenate([vectors, log_counts], axis=1)
+
+
+def _validation(nets: SideBySide, log: Prepared, settings: RecsysSettings) -> dict[str, float]:
+    """Return the validation metrics of nets side by side; none without a validation part."""
+    ranking = validation_ranking(log, settings.candidates, seed=settings.seed)
+    if ranking is None:
+        return {}
+    return ranking.metrics(nets.user_vectors(ranking.inputs), nets.item_vectors())
 
 
 def crowd_of(log: Prepared, settings: CandidateSettings) -> Crowd:
@@ -268,34 +306,38 @@ def _write_successors(log: Prepared, settings: CandidateSettings, path: Path) ->
         np.save(path, successors.newest(codes, moments, max(settings.successor_windows)))
 
 
-def _write_user_vectors(model: CandidateModel, log: Prepared, path: Path) -> None:
-    bulk_tower = BulkTower(model)
-    width = bulk_tower.width
-    schema = pa.schema([("user_id", pa.string()), ("vector", pa.list_(pa.float32(), width))])
+def _write_user_vectors(
+    nets: SideBySide, log: Prepared, settings: CandidateSettings, path: Path
+) -> None:
+    vector = pa.list_(pa.float32(), nets.width)
+    schema = pa.schema([("user_id", pa.string()), ("vector", vector)])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for shard in track(log.shards, "user vectors"):
-            vectors = bulk_tower(_inputs_of(shard, log, model))[:, 0]
-            columns = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width)
+            vectors = nets.user_vectors(_inputs_of(shard, log, settings))[:, 0]
+            columns = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), nets.width)
             ids = pa.array(shard.user_ids.astype(np.str_).tolist(), pa.string())
             writer.write_table(pa.Table.from_arrays([ids, columns], schema=schema))
 
 
-def _inputs_of(shard: Shard, log: Prepared, model: CandidateModel) -> Inputs:
-    """Return the tower's inputs for a shard's users as of `data_until`."""
-    parts, settings = [(shard.histories, shard.candidates)], model.settings
+def _inputs_of(shard: Shard, log: Prepared, settings: CandidateSettings) -> Inputs:
+    """Return the towers' inputs for a shard's users as of `data_until`."""
+    parts = [(shard.histories, shard.candidates)]
     has_time = bool(shard.candidates.has_time.any())
     labels = newest_labels(parts[0], settings, log.data_until, has_time=has_time)
     return served_inputs(join_sequences(parts), labels, settings)
 
 
-def _describe(model: CandidateModel, history: TrainingHistory) -> dict[str, object]:
-    settings = model.settings
+def _describe(
+    nets: SideBySide, settings: CandidateSettings, history: TrainingHistory
+) -> dict[str, object]:
+    inputs = [name for model in nets.models for name in tower_inputs(model)]
     return {
-        "inputs": list(tower_inputs(model)),
+        "inputs": list(dict.fromkeys(inputs)),
         "context": list(settings.context),
         "history_length": settings.history_length,
         "interests": 1,
-        "width": BulkTower(model).width,
+        "members": len(nets.models),
+        "width": nets.width,
         "similarity": settings.similarity,
         "best_epoch": history.best_epoch,
         "stop": history.stop,

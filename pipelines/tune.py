@@ -78,7 +78,7 @@ def train_stage(
             log,
             directory,
             seed=settings.seed,
-            learned_until=train_candidates.warm_start(model, log),
+            learned_until=train_candidates.warm_start(model, log, 0),
             after_epoch=after_epoch,
         )
     from pipelines import train_ranking

@@ -8,7 +8,8 @@ manifest without id and signature. `load` verifies every byte before it parses a
     settings.json       the resolved configuration
     catalogue/          items in row order: ids, item table, watch counts
     vocabularies/NAME/  external values <-> embedding codes
-    candidates/         user_tower.onnx, item_vectors.npy, successors.npy (if the net is told)
+    candidates/         user_tower.onnx (and user_tower_2.onnx ... of nets side by side),
+                        item_vectors.npy, successors.npy (if the net is told)
     index/              what `recsys.index` saved
     ranking/            ranker.onnx, calibration, feature spec, item feature tables (if ranked)
     item_counters.npy   int64 [N, 5] as of data_until
@@ -241,7 +242,7 @@ def _parse(directory: Path, manifest: dict[str, Any]) -> Bundle:
             path.name: Vocabulary.load(path)
             for path in sorted((directory / "vocabularies").iterdir())
         },
-        user_tower=UserTower(directory / "candidates" / "user_tower.onnx"),
+        user_tower=UserTower(*sorted((directory / "candidates").glob("user_tower*.onnx"))),
         item_vectors=_load(directory / "candidates" / "item_vectors.npy"),
         successors=_load(successors) if successors.exists() else None,
         index=load_index(directory / "index"),

@@ -118,6 +118,29 @@ class TrainingSettings(Settings):
         return self
 
 
+MEMBER_SETTINGS = frozenset(
+    {
+        "encoder",
+        "windows",
+        "encoder_length",
+        "encoder_lookback",
+        "encoder_dropout",
+        "num_blocks",
+        "num_heads",
+        "embedding_width",
+        "tower",
+        "dropout",
+        "temperature",
+        "loss",
+        "negatives",
+        "max_positions_per_user",
+        "max_sequence_length",
+        "training",
+    }
+)
+"""What the nets of `CandidateSettings.members` may have each for itself; not what they are told."""
+
+
 class CandidateSettings(Settings):
     """The candidate net: history encoder, context, tower, loss."""
 
@@ -192,6 +215,41 @@ class CandidateSettings(Settings):
     """Directory of an older run of the same [candidates] section: its net is gone on with, and
     only the watches that it has not learned from are learned."""
     training: TrainingSettings = TrainingSettings()
+    members: tuple[dict[str, Any], ...] = ()
+    """Train several nets and let their vectors stand side by side: each is this section with
+    some of its settings replaced. None: this section is the one net."""
+
+    @model_validator(mode="after")
+    def _check_members(self) -> Self:
+        if self.members and (self.popularity_minutes or self.successor_windows):
+            raise ValueError(
+                "members: expected no popularity_minutes or successor_windows beside them; "
+                "leave out one or the other"
+            )
+        for number, changes in enumerate(self.members):
+            if wrong := sorted(set(changes) - MEMBER_SETTINGS):
+                raise ValueError(
+                    f"members[{number}]: {wrong[0]!r} is not a member's own, expected some of "
+                    f"{', '.join(sorted(MEMBER_SETTINGS))}"
+                )
+        self.each_member()
+        return self
+
+    def each_member(self) -> "list[CandidateSettings]":
+        """Return the settings of each net; of this one alone where there are no members."""
+        if not self.members:
+            return [self]
+        common = self.model_dump(exclude={"members"})
+        return [
+            CandidateSettings.model_validate(
+                {
+                    **common,
+                    **changes,
+                    "training": {**common["training"], **changes.get("training", {})},
+                }
+            )
+            for changes in self.members
+        ]
 
     @property
     def validation_metric(self) -> str:
@@ -205,7 +263,9 @@ class CandidateSettings(Settings):
 
     @property
     def history_length(self) -> int:
-        """Newest watches that the served tower is given."""
+        """Newest watches that the served towers are given."""
+        if self.members:
+            return max(member.history_length for member in self.each_member())
         return max(self.windows + (() if self.encoder == "bag" else (self.encoder_length,)))
 
     @property

@@ -48,13 +48,16 @@ def tower_inputs(model: CandidateModel) -> dict[str, Input]:
     return inputs
 
 
-def export_user_tower(model: CandidateModel, examples: Inputs, path: Path) -> None:
+def export_user_tower(
+    model: CandidateModel, examples: Inputs, path: Path, *, factor: float = 1.0
+) -> None:
     """Write the tower: `tower_inputs` -> `user_vectors` float32 [batch, 1, D'].
 
     Args:
         model: Trained.
         examples: The tower's inputs for some users, to compare both on.
         path: File to write.
+        factor: Of the vectors.
 
     Raises:
         ArtefactError: The exported graph gives other vectors than Keras.
@@ -65,11 +68,11 @@ def export_user_tower(model: CandidateModel, examples: Inputs, path: Path) -> No
     twin = _twin(model)
     width = bulk_tower(unknown).shape[2]
     export_onnx(
-        tower(twin),
+        tower(twin, factor),
         tower_inputs(model),
         Output("user_vectors", ("batch", 1, width)),
         path,
-        checks=[(inputs, bulk_tower(inputs)) for inputs in (checked, unknown)],
+        checks=[(inputs, factor * bulk_tower(inputs)) for inputs in (checked, unknown)],
         tables=list(zip(_tables(twin), _tables(model), strict=True)),
     )
 

@@ -12,16 +12,18 @@ OUTPUT = "user_vectors"
 
 
 class UserTower:
-    """Maps what is known of users to vectors, by the exported graph.
+    """Maps what is known of users to vectors, by the exported graph of each net.
 
     Args:
-        path: The graph; it must have been verified, since parsing trusts it.
+        paths: The graphs, whose vectors stand side by side; they must have been verified, since
+            parsing trusts them.
         num_threads: Threads of one call.
     """
 
-    def __init__(self, path: Path, *, num_threads: int = 1) -> None:
-        self._session = load_session(path, num_threads=num_threads)
-        self.input_names = tuple(value.name for value in self._session.get_inputs())
+    def __init__(self, *paths: Path, num_threads: int = 1) -> None:
+        self._sessions = [load_session(path, num_threads=num_threads) for path in paths]
+        inputs = [value.name for each in self._sessions for value in each.get_inputs()]
+        self.input_names = tuple(dict.fromkeys(inputs))
 
     def vectors(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Compute user vectors.
@@ -34,8 +36,11 @@ class UserTower:
         Returns:
             float32 [B, interests, D].
         """
-        feed = {name: inputs[name] for name in self.input_names}
-        return self._session.run([OUTPUT], feed)[0]
+        vectors = []
+        for session in self._sessions:
+            feed = {value.name: inputs[value.name] for value in session.get_inputs()}
+            vectors.append(session.run([OUTPUT], feed)[0])
+        return vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=2)
 
 
 def successor_weights(user_vectors: np.ndarray, settings: CandidateSettings) -> np.ndarray:

@@ -23,8 +23,13 @@ settings use of `search_tokens` int32 [B, S], `context` int32 [B, C], `age` floa
 `query_time` float32 [B, 4], `watch_seconds` float32 [B, T]."""
 
 
-def tower(model: CandidateModel) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    """Return the served function: `Inputs` -> float32 [B, 1, D'], example age 0."""
+def tower(model: CandidateModel, factor: float = 1.0) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    """Return the served function: `Inputs` -> float32 [B, 1, D'], example age 0.
+
+    Args:
+        model: Its weights are read when the function is traced.
+        factor: Of the vectors.
+    """
 
     def user_vectors(inputs: Mapping[str, Tensor]) -> Tensor:
         whole = {name: inputs[name] for name in ("history", "watch_seconds") if name in inputs}
@@ -32,7 +37,8 @@ def tower(model: CandidateModel) -> Callable[[Mapping[str, Tensor]], Tensor]:
         batch["positions"] = batch.pop("history_length")
         if model.settings.example_age:
             batch["example_age"] = ops.zeros_like(batch["positions"], dtype="float32")
-        return model.served_user_vectors(batch | whole)
+        vectors = model.served_user_vectors(batch | whole)
+        return vectors if factor == 1 else factor * vectors
 
     return user_vectors
 
@@ -56,14 +62,10 @@ class BulkTower:
 
     Args:
         model: Its weights are read at each call.
-
-    Attributes:
-        width: D', of the vectors.
     """
 
     def __init__(self, model: CandidateModel) -> None:
         self._call = compile_call(model, tower(model))
-        self.width = model.served_width
 
     def __call__(self, inputs: Inputs) -> np.ndarray:
         """Return float32 [B, 1, D']."""
