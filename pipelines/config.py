@@ -141,5 +141,7 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, Mapping):
         entries = (f"{_toml_key(key)} = {_toml_value(each)}" for key, each in value.items())
         return f"{{ {', '.join(entries)} }}"
-    # JSON's spelling of strings, numbers, flags and lists is TOML's, but for surrogate pairs.
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    # JSON's spelling of strings, numbers and flags is TOML's, but for surrogate pairs.
     return json.dumps(value, ensure_ascii=False)
