@@ -203,9 +203,6 @@ class CandidateSettings(Settings):
     is newest is learned last, and no item is scored with what only later watches told of it."""
     slot_minutes: int = Field(default=60, ge=1)
     """Length of the time that the labels of a batch share."""
-    catalogue_refresh_minutes: int | None = Field(default=None, ge=1)
-    """Learn as a net would be asked that was made at the last multiple of this: only watches of
-    items that had one before. None learns all."""
     max_positions_per_user: int = Field(default=64, ge=1)
     """Random positions of a user that give a loss in one epoch, so that users weigh alike."""
     max_sequence_length: int = Field(default=200, ge=2)

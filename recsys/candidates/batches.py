@@ -18,7 +18,6 @@ from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopulari
 from recsys.candidates.query_time import query_time
 from recsys.candidates.sequences import Labels, Sequences
 from recsys.candidates.successors import Successors, count_successors
-from recsys.core.losses import HIDDEN_LOGIT
 from recsys.core.random import stream
 from recsys.settings import CandidateSettings
 
@@ -75,8 +74,6 @@ class TrainingBatches:
         seed: int,
     ) -> None:
         self._sequences, self._settings, self._seed = sequences, settings, seed
-        self._first_watched = _first_watched(sequences)
-        labels = labels.take(np.flatnonzero(self._is_known(labels.item, labels.moment)))
         self._labels = labels.take(np.argsort(labels.user, kind="stable"))
         self._sampler, self._crowd = sampler, crowd
         self._piece = _pieces(self._labels, settings.max_sequence_length)
@@ -101,14 +98,6 @@ class TrainingBatches:
             if self._sampler is not None:
                 batch |= self._negatives(batch, label, self._sampler, rng)
             yield batch
-
-    def _is_known(self, items: np.ndarray, moments: np.ndarray) -> np.ndarray:
-        """Tell which items a net of the last refresh of the catalogue knows: bool [...]."""
-        minutes = self._settings.catalogue_refresh_minutes
-        if minutes is None:
-            return np.ones(np.broadcast_shapes(items.shape, moments.shape), bool)
-        refresh = minutes * MICROSECONDS_PER_MINUTE
-        return self._first_watched[items] < moments // refresh * refresh
 
     def num_batches(self) -> int:
         """Return the number of batches in the first epoch; other epochs have about as many."""
@@ -140,9 +129,9 @@ class TrainingBatches:
         group = _number_pairs(slot, bucket)
         order = rng.permutation(len(group))
         order = order[np.argsort(group[order], kind="stable")]
-        ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1
+        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
         batches = []
-        for rows in np.split(order, ends[:-1]):
+        for rows in np.split(order, starts)[1:]:
             num_positions = self._widths[bucket[rows[0]]]
             size = self._num_rows(num_positions)
             batches += [(num_positions, rows[i : i + size]) for i in range(0, len(rows), size)]
@@ -202,9 +191,6 @@ class TrainingBatches:
             start = min(start, max(0, end - MIN_CONCURRENT))
             concurrent = self._items_by_time[start:end]
         items, log_expected = sampler.sample(rng, labels=real, concurrent=concurrent)
-        if self._is_timed:
-            # What nobody could have been shown yet is no alternative to what was watched.
-            log_expected[~self._is_known(items, moments.min())] = -HIDDEN_LOGIT
         if self._crowd.successors is not None:
             items, log_expected = merge_repeated(items, log_expected)
         found = {"negatives": items, "log_expected_counts": log_expected}
@@ -292,14 +278,6 @@ def side_inputs(
     if settings.query_time:
         inputs["query_time"] = query_time(labels.moment[index], labels.has_time[index])
     return inputs
-
-
-def _first_watched(sequences: Sequences) -> np.ndarray:
-    """Return when each item was watched for the first time: int64 [N]."""
-    histories = sequences.histories
-    first = np.full(histories.code.max(initial=0), np.iinfo(np.int64).max)
-    np.minimum.at(first, histories.code - 1, histories.moment)
-    return first
 
 
 def _pieces(labels: Labels, length: int) -> np.ndarray:

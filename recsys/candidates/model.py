@@ -176,8 +176,8 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         labels = ops.reshape(batch["labels"], (-1,))
         weights = ops.reshape(batch["weight"], (-1,))
         if self.settings.loss == "full_softmax":
-            return self._full_softmax(users.vectors, labels, weights), {}
-        values = self._sampled_softmax(users, labels, batch)
+            return self._full_softmax(users.vectors, labels, weights, training), {}
+        values = self._sampled_softmax(users, labels, batch, training)
         return losses.weighted_mean(values, weights), {}
 
     @property
@@ -279,8 +279,10 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             parts.append(batch["query_time"])
         return ops.concatenate(parts, axis=-1)
 
-    def _full_softmax(self, vectors: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        rows = self._scaled(self.output_table.all_rows(training=True))  # [N, D]
+    def _full_softmax(
+        self, vectors: Tensor, labels: Tensor, weights: Tensor, training: bool
+    ) -> Tensor:
+        rows = self._scaled(self.output_table.all_rows(training=training))  # [N, D]
         label_logits = ops.sum(vectors * ops.take(rows, labels, axis=0), axis=-1)
         if self.settings.similarity == "inner_product":
             bias = ops.convert_to_tensor(self.output_bias)
@@ -302,10 +304,12 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         num_rows = settings.training.batch_size * settings.max_positions_per_user
         return min(MAX_CHUNKS, max(1, num_rows * self.sizes.num_items // CHUNK_LOGITS))
 
-    def _sampled_softmax(self, users: UserSide, labels: Tensor, batch: Batch) -> Tensor:
+    def _sampled_softmax(
+        self, users: UserSide, labels: Tensor, batch: Batch, training: bool
+    ) -> Tensor:
         negatives = batch["negatives"]
-        label_rows = self._scaled(self.output_table(labels + 1, training=True))
-        negative_rows = self._scaled(self.output_table(negatives + 1, training=True))
+        label_rows = self._scaled(self.output_table(labels + 1, training=training))
+        negative_rows = self._scaled(self.output_table(negatives + 1, training=training))
         label_logits = ops.sum(users.vectors * label_rows, axis=-1)
         negative_logits = ops.matmul(users.vectors, ops.transpose(negative_rows))  # [R, M]
         if self.settings.similarity == "inner_product":

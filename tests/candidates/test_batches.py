@@ -140,3 +140,11 @@ def test_batches_share_negatives_within_a_batch():
 def test_num_batches_is_that_of_the_first_epoch(max_positions):
     batches, _, _ = make(PARTS, max_positions_per_user=max_positions)
     assert batches.num_batches() == len(list(batches(0)))
+
+
+def test_no_labels_make_no_batches():
+    settings = settings_of()
+    sequences, labels = load(PARTS, settings)
+    nothing = labels.take(np.zeros(0, np.int64))
+    batches = TrainingBatches(sequences, nothing, settings, None, seed=0)
+    assert list(batches(0)) == []

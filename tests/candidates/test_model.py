@@ -202,6 +202,16 @@ def test_served_rows_are_those_that_training_saw():
     np.testing.assert_allclose(to_numpy(model.output_table.all_rows()), served, rtol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["full_softmax", "sampled_softmax"])
+def test_own_rows_are_left_out_of_the_loss_in_training_only(loss):
+    model = sharing_model(own_dropout=0.5, loss=loss)
+    (batch,) = first_batches(settings_of(loss="sampled_softmax"))
+    calm = [float(model.softmax_loss(batch, training=False)[0]) for _ in range(2)]
+    trained = [float(model.softmax_loss(batch, training=True)[0]) for _ in range(2)]
+    assert calm[0] == calm[1]
+    assert trained[0] != trained[1]
+
+
 def test_own_rows_are_left_out_in_training_as_often_as_asked():
     model = sharing_model(own_dropout=0.3)
     codes = np.ones(4000, np.int32)

@@ -57,6 +57,16 @@ def test_state_of_a_prefix_equals_the_prefix_alone(rng):
         np.testing.assert_allclose(alone[:, known], whole[:, known], rtol=1e-4, atol=1e-5)
 
 
+def test_no_prefix_sees_when_later_elements_were(rng):
+    layer = attention(rng, with_times=True)
+    rows = rng.normal(size=(1, 5, WIDTH)).astype(np.float32)
+    seconds = np.array([[-9000, -8000, -300, -20, 0]], np.float32)
+    later = np.array([[-9000, -8000, -300, 7e5, 9e6]], np.float32)
+    before, after = (to_numpy(layer(rows, each)) for each in (seconds, later))
+    np.testing.assert_array_equal(before[0, :4], after[0, :4])
+    assert (before[0, 4:] != after[0, 4:]).any()
+
+
 def test_bias_depends_on_the_distance_and_hides_what_lies_ahead(rng):
     layer = RelativeBias(HEADS, with_times=False)
     layer.build(None)

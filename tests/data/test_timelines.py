@@ -172,3 +172,16 @@ def test_newest_pads_on_the_right():
     histories = WatchHistories(np.array([0, 3, 3]), np.array([4, 5, 6], np.int32), np.arange(3))
     newest = histories.newest(np.array([0, 0, 1]), np.array([3, 1, 0]), 2)
     assert newest.tolist() == [[5, 6], [4, 0], [0, 0]]
+
+
+def test_seconds_are_counted_back_from_the_newest_known_watch():
+    second = 1_000_000
+    histories = WatchHistories(
+        np.array([0, 3, 4]),
+        np.array([1, 2, 3, 4], np.int32),
+        np.array([100, 160, 161, 50]) * second,
+    )
+    users, known = np.array([0, 0, 1, 1]), np.array([3, 2, 1, 0])
+    found = histories.newest_seconds(users, known, 3)
+    expected = [[-61, -1, 0], [-60, 0, 0], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(found, np.array(expected, np.float32))

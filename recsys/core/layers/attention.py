@@ -212,7 +212,8 @@ class CausalAttention(keras.layers.Layer):  # type: ignore[misc]
         # Rows of unit length have elements far below 1, which the branches would drown.
         rows = ops.concatenate([first, rows * self.width**0.5], axis=1)
         if seconds is not None:
-            seconds = ops.pad(seconds, [[0, 0], [1, 0]])
+            # The time of the oldest element: a later one would tell prefixes of their future.
+            seconds = ops.concatenate([seconds[:, :1], seconds], axis=1)
         bias = self.bias(rows, seconds)
         for number, block in enumerate(self.blocks):
             own = slice(number * self.num_heads, (number + 1) * self.num_heads)
