@@ -31,7 +31,14 @@ from recsys.data.examples import TEST, TRAINING
 from recsys.data.prepared import Prepared, load_prepared
 from recsys.data.sources import open_log
 from recsys.errors import DataError
-from recsys.evaluation.baselines import Baseline, Watches
+from recsys.evaluation.baselines import (
+    Baseline,
+    Covisitation,
+    Ease,
+    MatrixFactorization,
+    Popularity,
+    Watches,
+)
 from recsys.evaluation.intervals import mean_intervals
 from recsys.settings import RecsysSettings
 
@@ -43,6 +50,13 @@ Ranks = np.ndarray
 """float64 [Q], the rank of each target from 1, infinite for a miss."""
 Fit = Callable[[Watches, int], Baseline]
 """Training watches and the number of items -> a peer."""
+
+PEERS: Mapping[str, Fit] = {
+    "popularity": Popularity.fit,
+    "covisitation": Covisitation.fit,
+    "ease": Ease.fit,
+    "als": lambda watches, num_items: MatrixFactorization.fit(watches, num_items, seed=0),
+}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ item matrix would take 24 GB.
     python -m benchmarks.candidates_beauty_b1 [--data DIR] [--encoder attention|bag] [--json]
 """
 
-from benchmarks.candidates import Protocol, main
-from recsys.evaluation.baselines import Covisitation, MatrixFactorization, Popularity
+from benchmarks.candidates import PEERS, Protocol, main
 
 PROTOCOL = Protocol(
     name="candidates_beauty_b1",
@@ -16,11 +15,7 @@ PROTOCOL = Protocol(
     log="amazon-beauty/b1_sequences.parquet",
     configs={"bag": "beauty_b1.toml"},
     rows=(40_226, 54_542, 353_962),
-    peers={
-        "popularity": Popularity.fit,
-        "covisitation": Covisitation.fit,
-        "als": lambda watches, num_items: MatrixFactorization.fit(watches, num_items, seed=0),
-    },
+    peers={name: fit for name, fit in PEERS.items() if name != "ease"},
     published={
         "RecTools SASRec, softmax": {
             "hr@10": 0.0595,

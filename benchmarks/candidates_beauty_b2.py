@@ -6,8 +6,7 @@ learns from neither). Full ranking of all items, no sampled metrics.
     python -m benchmarks.candidates_beauty_b2 [--data DIR] [--encoder attention|bag] [--json]
 """
 
-from benchmarks.candidates import Protocol, main
-from recsys.evaluation.baselines import Covisitation, Ease, MatrixFactorization, Popularity
+from benchmarks.candidates import PEERS, Protocol, main
 
 PROTOCOL = Protocol(
     name="candidates_beauty_b2",
@@ -15,12 +14,7 @@ PROTOCOL = Protocol(
     log="amazon-beauty/b2_sequences.parquet",
     configs={"bag": "beauty.toml"},
     rows=(22_363, 12_101, 198_502),
-    peers={
-        "popularity": Popularity.fit,
-        "covisitation": Covisitation.fit,
-        "ease": Ease.fit,
-        "als": lambda watches, num_items: MatrixFactorization.fit(watches, num_items, seed=0),
-    },
+    peers=PEERS,
     published={
         "SASRec+, full cross-entropy, best of 108 by validation": {
             "hr@10": 0.0974,

@@ -9,8 +9,7 @@ test holds the validation watch. Full ranking of all 3,416 items, no sampled met
 `bag_2016` is the one bag of 50 watches of the 2016 paper. The log has order, but no times.
 """
 
-from benchmarks.candidates import Protocol, main
-from recsys.evaluation.baselines import Covisitation, Ease, MatrixFactorization, Popularity
+from benchmarks.candidates import PEERS, Protocol, main
 
 PROTOCOL = Protocol(
     name="candidates_ml1m",
@@ -22,12 +21,7 @@ PROTOCOL = Protocol(
         "bag_2016": "ml1m_2016.toml",
     },
     rows=(6040, 3416, 999_611),
-    peers={
-        "popularity": Popularity.fit,
-        "covisitation": Covisitation.fit,
-        "ease": Ease.fit,
-        "als": lambda watches, num_items: MatrixFactorization.fit(watches, num_items, seed=0),
-    },
+    peers=PEERS,
     published={
         "SASRec+, 3,000 negatives": {
             "hr@10": 0.3159,
