@@ -1,6 +1,6 @@
 """What the benchmarks of the candidate stage share: train once a seed, keep, test, compare.
 
-Trainings live below `--runs` (runs/benchmarks), one directory for each seed and hash of the
+Trainings live below `--runs` (runs/benchmarks), one directory for each net, seed and hash of its
 settings; a training that was stopped goes on, one that is done is tested again, `--retrain` begins
 anew. Full ranking, no sampled metrics; a tie counts against the target; metrics are of lists
 without the items that the user has watched, unless their name says `unfiltered`. The interval is
@@ -208,14 +208,12 @@ def train_seed(
     log: Prepared, settings: RecsysSettings, place: Path, seed: int, *, retrain: bool
 ) -> tuple[SideBySide, dict[str, Any]]:
     """Return the trained nets of a seed, and what their training was like."""
-    key = hash_json(
-        {"net": settings.candidates.model_dump(mode="json"), "data": log.manifest["data_hash"]}
-    )
-    directory = place / f"{key[:12]}-seed{seed}"
-    if retrain:
-        shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True, exist_ok=True)
-    nets, histories = train_members(log, settings.candidates, directory, seed=seed)
+    directories = member_directories(log, settings, place, seed)
+    for directory in directories:
+        if retrain:
+            shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True, exist_ok=True)
+    nets, histories = train_members(log, settings.candidates, directories, seed=seed)
     ranking = validation_ranking(log, settings.candidates, seed=seed)
     validation = {}
     if ranking is not None:
@@ -226,6 +224,18 @@ def train_seed(
         "seconds": sum(epoch.seconds for epoch in epochs),
         "epochs": len(epochs),
     }
+
+
+def member_directories(
+    log: Prepared, settings: RecsysSettings, place: Path, seed: int
+) -> list[Path]:
+    """Return where each net is trained: nets that two configurations share are trained once."""
+    directories = []
+    for number, member in enumerate(settings.candidates.each_member()):
+        net = member.model_dump(mode="json", exclude_defaults=True)
+        key = hash_json({"net": net, "number": number, "data": log.manifest["data_hash"]})
+        directories.append(place / f"{key[:12]}-seed{seed}")
+    return directories
 
 
 def test_labels(log: Prepared, settings: RecsysSettings) -> Labels:

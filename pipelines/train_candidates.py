@@ -10,6 +10,7 @@ unfinished/                         checkpoints to go on from
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,10 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
         ArtefactError: The exported tower does not compute what Keras computes.
     """
     log = load_prepared(prepared)
-    nets, histories = train_members(log, settings.candidates, out, seed=settings.seed)
+    directories = [out] + [
+        out / f"member_{number + 1}" for number in range(1, len(settings.candidates.each_member()))
+    ]
+    nets, histories = train_members(log, settings.candidates, directories, seed=settings.seed)
     inputs = _inputs_of(log.shards[0], log, settings.candidates)
     for number, (model, factor) in enumerate(zip(nets.models, nets.factors(), strict=True)):
         save_weights(model, out / _numbered(WEIGHTS, number))
@@ -73,12 +77,16 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
 
 
 def train_members(
-    log: Prepared, settings: CandidateSettings, directory: Path, *, seed: int
+    log: Prepared, settings: CandidateSettings, directories: Sequence[Path], *, seed: int
 ) -> tuple[SideBySide, list[TrainingHistory]]:
-    """Train every net of the settings, one after another; return them, and what it did."""
+    """Train every net of the settings, one after another, each in a directory of its own.
+
+    Returns:
+        The nets, and what the training of each did.
+    """
     models, histories = [], []
-    for number, member in enumerate(settings.each_member()):
-        own = directory if number == 0 else directory / f"member_{number + 1}"
+    members = zip(settings.each_member(), directories, strict=True)
+    for number, (member, own) in enumerate(members):
         own.mkdir(exist_ok=True)
         model = new_model(log, member, seed=stream_seed(seed, "member", number) if number else seed)
         older = warm_start(model, log, number)
@@ -232,10 +240,10 @@ def item_vectors(nets: SideBySide, log: Prepared, settings: CandidateSettings) -
     vectors, popularity = nets.item_vectors(), crowd_of(log, settings).popularity
     if popularity is None:
         return vectors
-    log_counts = np.zeros((len(vectors), len(settings.popularity_minutes)), np.float32)
+    columns = np.zeros((len(vectors), settings.num_popularity_columns), np.float32)
     refresh = popularity.refreshes(np.array([log.data_until])).item()
-    log_counts[: popularity.num_items] = popularity.log_counts(refresh)
-    return np.concatenate([vectors, log_counts], axis=1)
+    columns[: popularity.num_items] = popularity.columns(refresh)
+    return np.concatenate([vectors, columns], axis=1)
 
 
 def _validation(nets: SideBySide, log: Prepared, settings: RecsysSettings) -> dict[str, float]:

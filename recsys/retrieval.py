@@ -65,7 +65,10 @@ class Retrieval:
             members = [position for position, value in enumerate(wanted) if value == k]
             merged = self._search(vectors[members], k)
             for position, (rows, scores) in zip(members, merged, strict=True):
-                rows, scores = self._with_gains(rows, scores, vectors[position], gains[position])
+                lowest = -np.inf if k >= self._num_indexed else scores.min(initial=np.inf)
+                rows, scores = self._with_gains(
+                    rows, scores, vectors[position], gains[position], lowest
+                )
                 candidates = self._keep(rows, scores, restrictions[position], num_candidates)
                 if len(candidates.rows) < num_candidates and k < self._num_indexed:
                     candidates = self._exact(
@@ -105,7 +108,7 @@ class Retrieval:
         if successions is None:
             return [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(vectors)
         weights = successor_weights(vectors[:, 0], self._bundle.settings.candidates)
-        gained = (weights[successions.query] * successions.log_counts).sum(axis=1)
+        gained = (weights[successions.query] * successions.columns).sum(axis=1)
         ends = np.searchsorted(successions.query, np.arange(1, len(vectors)))
         rows = np.split(successions.code.astype(np.int64) - 1, ends)
         return list(zip(rows, np.split(gained, ends), strict=True))
@@ -116,14 +119,20 @@ class Retrieval:
         scores: np.ndarray,
         vectors: np.ndarray,
         gains: tuple[np.ndarray, np.ndarray],
+        lowest: float,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Score the rows that gain exactly, beside those that the index found."""
+        """Score the rows that gain exactly, beside those that the index found.
+
+        A gain may be below zero. A row that it takes under the lowest score that was found might stand
+        behind rows that were not: it is left out, and comes back where all rows are scored.
+        """
         if len(gains[0]) == 0:
             return rows, scores
         others = ~np.isin(rows, gains[0])
         own = (self._bundle.item_vectors[gains[0]] @ vectors.T).max(axis=1) + gains[1]
-        rows = np.concatenate([rows[others], gains[0]])
-        scores = np.concatenate([scores[others], own]).astype(np.float32)
+        is_sure = own >= lowest
+        rows = np.concatenate([rows[others], gains[0][is_sure]])
+        scores = np.concatenate([scores[others], own[is_sure]]).astype(np.float32)
         order = np.lexsort((rows, -scores))
         return rows[order], scores[order]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.bundle import Bundle
-from recsys.candidates.query_time import query_time
-from recsys.candidates.successors import SuccessorCounts, count_successors, last_watched
+from recsys.candidates.query_time import minutes_since_watch, query_time
+from recsys.candidates.successors import SuccessorCounts, count_successors
 from recsys.data.columns import category_of
 from recsys.data.timelines import Timelines, WatchHistories, watch_histories
 from recsys.data.tokens import tokens
@@ -90,6 +90,10 @@ def _tower_inputs(
         inputs["watch_seconds"] = histories.newest_seconds(users, known, length)
     if settings.query_time:
         inputs["query_time"] = query_time(moment, has_time)
+    if settings.minutes_since_watch:
+        inputs["minutes_since_watch"] = minutes_since_watch(
+            histories, users, known, moment, has_time
+        )
     if settings.searches:
         inputs["search_tokens"] = _search_tokens(requests, bundle)
     if settings.context:
@@ -108,7 +112,7 @@ def _successions(
     if bundle.successors is None:
         return None
     users = np.arange(len(moment))
-    last = last_watched(histories, users, histories.known_before(users, moment))
+    last = histories.newest_code(users, histories.known_before(users, moment))
     newest = np.where(last[:, None] > 0, bundle.successors[np.maximum(last, 1) - 1], 0)
     return count_successors(newest, bundle.settings.candidates.successor_windows)
 

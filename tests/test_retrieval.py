@@ -116,7 +116,7 @@ def test_popular_keeps_order_and_obeys_restrictions(world):
 def test_what_follows_the_last_item_gains_exactly(world, channels):
     _, vectors, _ = world
     settings = SimpleNamespace(
-        candidates=CandidateSettings(successor_windows=(2, 5), popularity_minutes=(60,))
+        candidates=CandidateSettings(successor_windows=(2,), popularity_minutes=(60,))
     )
     bundle = SimpleNamespace(
         index=Wasteful(vectors), item_vectors=vectors, popular=NONE, settings=settings
@@ -129,7 +129,7 @@ def test_what_follows_the_last_item_gains_exactly(world, channels):
     limits = [restrict(channels=channels)] * 2
     found = retrieval.by_vector(queries, limits, 3, successions)
     scores = queries[:, 0] @ vectors.T
-    scores[[0, 1, 1], [9, 9, 107]] += (queries[[0, 1, 1], 0, 5:7] * gained).sum(axis=1)
+    scores[[0, 1, 1], [9, 9, 107]] += (queries[[0, 1, 1], 0, 4:6] * gained).sum(axis=1)
     rows = np.arange(NUM_ITEMS)
     allowed = np.isin(rows % 100, [int(name[1:]) for name in channels]) | (not channels)
     for user in range(2):

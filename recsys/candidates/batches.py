@@ -15,7 +15,7 @@ import numpy as np
 from recsys.candidates.crowd import NOBODY, Crowd
 from recsys.candidates.negatives import NegativeSampler, merge_repeated
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
-from recsys.candidates.query_time import query_time
+from recsys.candidates.query_time import minutes_since_watch, query_time
 from recsys.candidates.sequences import Labels, Sequences
 from recsys.candidates.successors import Successors, count_successors
 from recsys.core.random import stream
@@ -207,21 +207,22 @@ class TrainingBatches:
     def _successions_of(
         self, successors: Successors, labels: np.ndarray, negatives: np.ndarray, label: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Return log-counts of label and negatives among what followed the last watch."""
+        """Return counts of label and negatives among what followed the last watch."""
         windows, chosen = self._settings.successor_windows, label.ravel()
+        num_columns = self._settings.num_successor_columns
         newest = successors.of_labels(self._sequences.histories, self._labels, chosen, max(windows))
         counts = count_successors(newest, windows)
         is_own = counts.code - 1 == labels.ravel()[counts.query]
-        of_labels = np.zeros((len(chosen), len(windows)), np.float32)
-        of_labels[counts.query[is_own]] = counts.log_counts[is_own]
+        of_labels = np.zeros((len(chosen), num_columns), np.float32)
+        of_labels[counts.query[is_own]] = counts.columns[is_own]
         column = np.full(max(negatives.max(), counts.code.max(initial=0)) + 1, -1)
         column[negatives] = np.arange(len(negatives))
         place = column[counts.code - 1]
         kept = place >= 0
-        of_negatives = np.zeros((len(windows), len(chosen), len(negatives)), np.float32)
-        of_negatives[:, counts.query[kept], place[kept]] = counts.log_counts[kept].T
+        of_negatives = np.zeros((num_columns, len(chosen), len(negatives)), np.float32)
+        of_negatives[:, counts.query[kept], place[kept]] = counts.columns[kept].T
         return {
-            "label_successions": of_labels.reshape(*label.shape, len(windows)),
+            "label_successions": of_labels.reshape(*label.shape, num_columns),
             "negative_successions": of_negatives,
         }
 
@@ -234,7 +235,7 @@ class TrainingBatches:
     ) -> dict[str, np.ndarray]:
         own = popularity.refreshes(self._labels.moment[label])  # [B, P]
         refreshes, number = np.unique(own, return_inverse=True)
-        counts = np.stack([popularity.log_counts(refresh) for refresh in refreshes.tolist()])
+        counts = np.stack([popularity.columns(refresh) for refresh in refreshes.tolist()])
         of_negatives = counts[:, negatives]  # [G, M, K]
         # Few sizes of this axis, or TensorFlow would trace every batch anew.
         size = 1 << int(np.ceil(np.log2(len(refreshes))))
@@ -277,6 +278,14 @@ def side_inputs(
         inputs["example_age"] = labels.example_age[index]
     if settings.query_time:
         inputs["query_time"] = query_time(labels.moment[index], labels.has_time[index])
+    if settings.minutes_since_watch:
+        inputs["minutes_since_watch"] = minutes_since_watch(
+            sequences.histories,
+            labels.user[index],
+            labels.known_watches[index],
+            labels.moment[index],
+            labels.has_time[index],
+        )
     return inputs
 
 

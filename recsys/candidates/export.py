@@ -43,6 +43,8 @@ def tower_inputs(model: CandidateModel) -> dict[str, Input]:
         inputs["age"] = Input("float32", ("batch",))
     if settings.query_time:
         inputs["query_time"] = Input("float32", ("batch", NUM_COLUMNS))
+    if settings.minutes_since_watch:
+        inputs["minutes_since_watch"] = Input("float32", ("batch",))
     if settings.watch_times:
         inputs["watch_seconds"] = Input("float32", ("batch", "history"))
     return inputs
@@ -87,13 +89,7 @@ def _twin(model: CandidateModel) -> CandidateModel:
         item_features=None,
     )
     twin = CandidateModel(model.settings, sizes, seed=model.seed)
-    for layer in (
-        "encoder",
-        "tower",
-        "to_user_vector",
-        "to_popularity_weights",
-        "to_successor_weights",
-    ):
+    for layer in COPIED_LAYERS:
         copies = getattr(twin, layer).variables
         for copy, original in zip(copies, getattr(model, layer).variables, strict=True):
             copy.assign(original.value)

@@ -14,15 +14,16 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     age            float32 [B, P]   years, NaN unknown
     example_age    float32 [B, P]   0 (newest, and serving) to 1 (oldest)
     query_time     float32 [B, P, 4]  place in the day and the week
+    minutes_since_watch  float32 [B, P]  NaN without a watch
     watch_seconds  float32 [B, T]   when each watch was, 0 the last
     labels         int32 [B, P]     rows of the items watched next
     weight         float32 [B, P]   0 for padding
     negatives, log_expected_counts  int32, float32 [M], for the sampled softmax
     label_log_expected_counts  float32 [B, P], where the labels are corrected too
-    label_popularity     float32 [B, P, K]   log-counts of the last hours, K windows
+    label_popularity     float32 [B, P, K]   counts of the last hours, in columns
     negative_popularity  float32 [G, M, K]   the same at G moments
     popularity_step      int32 [B, P]        which of the G is an example's
-    label_successions    float32 [B, P, W]   log-counts among what followed the last watch
+    label_successions    float32 [B, P, W]   counts among what followed the last watch
     negative_successions float32 [W, R, M]   the same
 """
 
@@ -47,6 +48,7 @@ from recsys.core.softmax import CHUNK_LOGITS, MAX_CHUNKS, chunked_partition, sam
 from recsys.settings import CandidateSettings
 
 CENTURY_YEARS = 100.0
+MINUTES_PER_YEAR = 365.0 * 24 * 60
 FIRST_POPULARITY_WEIGHT = 0.3
 FIRST_OUTPUT_SCALE = 0.1
 FIRST_SUCCESSOR_WEIGHT = 0.5
@@ -125,13 +127,13 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         self.output_table = self._item_table("output", scale)
         # The weights of the recent popularity, personal as the vector is.
         self.to_popularity_weights = keras.layers.Dense(
-            max(1, len(settings.popularity_minutes)),
+            max(1, settings.num_popularity_columns),
             kernel_initializer="zeros",
             bias_initializer=keras.initializers.Constant(FIRST_POPULARITY_WEIGHT),
             name="popularity_weights",
         )
         self.to_successor_weights = keras.layers.Dense(
-            max(1, len(settings.successor_windows)),
+            max(1, settings.num_successor_columns),
             kernel_initializer="zeros",
             bias_initializer=keras.initializers.Constant(FIRST_SUCCESSOR_WEIGHT),
             name="successor_weights",
@@ -185,7 +187,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         """D', width of the served vectors."""
         settings = self.settings
         has_bias = settings.similarity == "inner_product"
-        crowd = len(settings.successor_windows) + len(settings.popularity_minutes)
+        crowd = settings.num_successor_columns + settings.num_popularity_columns
         return settings.embedding_width + has_bias + crowd
 
     def item_vectors(self) -> np.ndarray:
@@ -193,7 +195,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
 
         Of all trained items, and where items share features, of the whole catalogue. A bias is
         one more dimension, for which `served_user_vectors` has a 1; in the dimensions of the
-        successors' weights an item has zeros. K log-counts of the recent popularity are to be
+        successors' weights an item has zeros. K columns of the recent popularity are to be
         put behind, for which a user has the weights.
         """
         settings, rows = self.settings, self.output_table.served_rows()
@@ -207,7 +209,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             bias = np.zeros((len(rows), 1), np.float32)
             bias[: self.sizes.num_items, 0] = to_numpy(self.output_bias.value)
             parts.append(bias)
-        parts.append(np.zeros((len(rows), len(settings.successor_windows)), np.float32))
+        parts.append(np.zeros((len(rows), settings.num_successor_columns), np.float32))
         return np.concatenate(parts, axis=1)
 
     def served_user_vectors(self, batch: Batch) -> Tensor:
@@ -257,6 +259,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         tokens = settings.searches * settings.embedding_width
         context = len(settings.context) * settings.context_width
         times = 3 * settings.example_age + NUM_TIME_COLUMNS * settings.query_time
+        times += 4 * settings.minutes_since_watch
         return self.encoder.num_outputs + tokens + context + 4 * settings.age + times
 
     def _inputs(self, batch: Batch, training: bool) -> Tensor:
@@ -277,6 +280,10 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             parts.append(powers(batch["example_age"][..., None]))
         if settings.query_time:
             parts.append(batch["query_time"])
+        if settings.minutes_since_watch:
+            minutes, is_missing = split_missing(batch["minutes_since_watch"][..., None])
+            share = ops.log(1 + minutes) / np.log1p(MINUTES_PER_YEAR)
+            parts += [powers(ops.minimum(share, 1.0)), is_missing]
         return ops.concatenate(parts, axis=-1)
 
     def _full_softmax(
@@ -329,14 +336,14 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
 
     def _crowd_logits(self, users: UserSide, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield what the crowd adds to the logits of label and negatives: [R], [R, M]."""
-        for minutes, weights in _columns(users.popularity_weights):
-            counts = batch["negative_popularity"][..., minutes]  # [G, M]
+        for column, weights in _columns(users.popularity_weights):
+            counts = batch["negative_popularity"][..., column]  # [G, M]
             step = ops.reshape(batch["popularity_step"], (-1,))
-            of_label = ops.reshape(batch["label_popularity"][..., minutes], (-1,))
+            of_label = ops.reshape(batch["label_popularity"][..., column], (-1,))
             yield weights * of_label, weights[:, None] * ops.take(counts, step, axis=0)
-        for window, weights in _columns(users.successor_weights):
-            of_label = ops.reshape(batch["label_successions"][..., window], (-1,))
-            of_negatives = batch["negative_successions"][window]
+        for column, weights in _columns(users.successor_weights):
+            of_label = ops.reshape(batch["label_successions"][..., column], (-1,))
+            of_negatives = batch["negative_successions"][column]
             yield weights * of_label, weights[:, None] * of_negatives
 
     def _scaled(self, rows: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """How often items were watched lately, as of any moment: what a net of yesterday cannot know.
 
-The score of an item gets sum_k weight_k(user, context) log(1 + watches in the last m_k minutes),
-added to the inner product of the vectors; the weights are outputs of the user tower, so that the
-sum is an inner product again. Counts are those known at the last refresh before the moment: with
+The score of an item gets sum_k weight_k(user, context) f_k(watches in the last m minutes), with the
+columns f of `recsys.candidates.counts` for each of the windows m, added to the inner product of the
+vectors; the weights are outputs of the user tower, so that the sum is an inner product again.
+Counts are those known at the last refresh before the moment: with
 a refresh as long as bundles are served, training sees them as stale as serving does.
 """
 
 from functools import lru_cache
 
 import numpy as np
+
+from recsys.candidates.counts import count_columns
 
 MICROSECONDS_PER_MINUTE = 60_000_000
 MAX_CACHED_REFRESHES = 64
@@ -40,15 +43,15 @@ class RecentPopularity:
         self.num_items = num_items
         self._windows = [each * MICROSECONDS_PER_MINUTE for each in minutes]
         self._refresh = refresh_minutes * MICROSECONDS_PER_MINUTE
-        self.log_counts = lru_cache(MAX_CACHED_REFRESHES)(self._log_counts)
-        """Like `_log_counts`; neighbours in time ask for the same refreshes."""
+        self.columns = lru_cache(MAX_CACHED_REFRESHES)(self._columns)
+        """Like `_columns`; neighbours in time ask for the same refreshes."""
 
     def refreshes(self, moments: np.ndarray) -> np.ndarray:
         """Return the last refresh at or before each moment: int64 [...], microseconds."""
         return moments // self._refresh * self._refresh
 
-    def _log_counts(self, refresh: int) -> np.ndarray:
-        """Return log(1 + watches) of all items in the windows before a refresh: float32 [N, K]."""
+    def _columns(self, refresh: int) -> np.ndarray:
+        """Return the watches of all items in the windows before a refresh: float32 [N, K]."""
         end = np.searchsorted(self._moments, refresh)
         counts = [
             np.bincount(
@@ -57,4 +60,4 @@ class RecentPopularity:
             )
             for window in self._windows
         ]
-        return np.log1p(np.stack(counts, axis=1), dtype=np.float32)
+        return count_columns(np.stack(counts, axis=1))

@@ -1,9 +1,10 @@
 """What others watched right after an item, lately: a memory that needs no training.
 
 Of every item the newest successors are known, as of any moment. An item that is n times among
-those of the user's last item gains sum_w weight_w log(1 + n_w), n_w among the newest w: what the
-crowd does now counts at once, also for an item whose row is hardly trained. These few items are
-scored beside those that the index finds by inner product, so the best of both are the best of all.
+those of the user's last item gains sum_w weight_w f_w(n), with the columns f of
+`recsys.candidates.counts` for n among the newest so many: what the crowd does now counts at once,
+also for an item whose row is hardly trained. These few items are scored beside those that the index
+finds by inner product, so the best of both are the best of all.
 
 References:
     Linden, Smith & York 2003, Amazon.com Recommendations: Item-to-Item Collaborative Filtering.
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recsys.candidates.counts import count_columns
 from recsys.candidates.sequences import Labels
 from recsys.data.timelines import WatchHistories
 
@@ -28,12 +30,12 @@ class SuccessorCounts:
 
     Args:
         query: int64 [n]; code: int32 [n], each pair once, ascending.
-        log_counts: float32 [n, W], log(1 + n_w).
+        columns: float32 [n, W], see `recsys.candidates.counts`.
     """
 
     query: np.ndarray
     code: np.ndarray
-    log_counts: np.ndarray
+    columns: np.ndarray
 
 
 def count_successors(successors: np.ndarray, windows: tuple[int, ...]) -> SuccessorCounts:
@@ -51,8 +53,8 @@ def count_successors(successors: np.ndarray, windows: tuple[int, ...]) -> Succes
     pairs, number = np.unique(query * width + code, return_inverse=True)
     of_entries = age[query, column]
     counts = [np.bincount(number, of_entries <= window, len(pairs)) for window in windows]
-    log_counts = np.log1p(np.stack(counts, axis=1)).astype(np.float32)
-    return SuccessorCounts(pairs // width, (pairs % width).astype(np.int32), log_counts)
+    columns = count_columns(np.stack(counts, axis=1))
+    return SuccessorCounts(pairs // width, (pairs % width).astype(np.int32), columns)
 
 
 class Successors:
@@ -98,7 +100,7 @@ class Successors:
         self, histories: WatchHistories, labels: Labels, chosen: np.ndarray, length: int
     ) -> np.ndarray:
         """Return the newest successors of the last watch before some labels: int32 [Q, L]."""
-        last = last_watched(histories, labels.user[chosen], labels.known_watches[chosen])
+        last = histories.newest_code(labels.user[chosen], labels.known_watches[chosen])
         return self.newest(last, labels.moment[chosen], length)
 
     def _num_before(self, rows: np.ndarray, moments: np.ndarray) -> np.ndarray:
@@ -115,12 +117,3 @@ class Successors:
             low = np.where(is_open & is_before, middle + 1, low)
             high = np.where(is_open & ~is_before, middle, high)
         return low - start
-
-
-def last_watched(histories: WatchHistories, users: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the code of the newest known watch of users, 0 for none: int32 [Q]."""
-    if len(histories.code) == 0:
-        return np.zeros(len(users), np.int32)
-    position = histories.offsets[users] + np.maximum(known, 1) - 1
-    position = np.minimum(position, len(histories.code) - 1)
-    return np.where(known > 0, histories.code[position], 0).astype(np.int32)

@@ -20,7 +20,7 @@ CHUNK = 1024
 Inputs = Mapping[str, np.ndarray]
 """Of the served tower: `history` int32 [B, T], `history_length` int32 [B], and what else the
 settings use of `search_tokens` int32 [B, S], `context` int32 [B, C], `age` float32 [B],
-`query_time` float32 [B, 4], `watch_seconds` float32 [B, T]."""
+`query_time` float32 [B, 4], `minutes_since_watch` float32 [B], `watch_seconds` float32 [B, T]."""
 
 
 def tower(model: CandidateModel, factor: float = 1.0) -> Callable[[Mapping[str, Tensor]], Tensor]:
@@ -142,8 +142,8 @@ class ValidationRanking:
     def _with_popularity(self, item_vectors: np.ndarray, refresh: int) -> np.ndarray:
         if self._popularity is None:
             return item_vectors
-        log_counts = self._popularity.log_counts(refresh)
-        return np.concatenate([item_vectors[: len(log_counts)], log_counts], axis=1)
+        columns = self._popularity.columns(refresh)
+        return np.concatenate([item_vectors[: len(columns)], columns], axis=1)
 
     def _add_successions(
         self, scores: np.ndarray, user_vectors: np.ndarray, chosen: np.ndarray
@@ -154,7 +154,7 @@ class ValidationRanking:
         newest = self._successors.of_labels(self._histories, self._labels, chosen, max(windows))
         counts = count_successors(newest, windows)
         weights = successor_weights(user_vectors, self._settings)
-        gained = (weights[counts.query] * counts.log_counts).sum(axis=1)
+        gained = (weights[counts.query] * counts.columns).sum(axis=1)
         scores[counts.query, counts.code - 1] += gained
 
     def _ranks_of(self, chosen: np.ndarray, scores: np.ndarray) -> np.ndarray:

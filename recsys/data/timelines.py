@@ -98,6 +98,20 @@ class WatchHistories:
         seconds = (moments - last) / MICROSECONDS_PER_SECOND
         return np.where(moments == 0, 0, seconds).astype(np.float32)
 
+    def newest_code(self, users: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Return the code of the newest known watch of users, 0 for none: int32 [...]."""
+        return np.where(known > 0, self._at_newest(self.code, users, known), 0).astype(np.int32)
+
+    def newest_moment(self, users: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Return the moment of the newest known watch of users, 0 for none: int64 [...]."""
+        return np.where(known > 0, self._at_newest(self.moment, users, known), 0)
+
+    def _at_newest(self, values: np.ndarray, users: np.ndarray, known: np.ndarray) -> np.ndarray:
+        if len(values) == 0:
+            return np.zeros(np.shape(users), values.dtype)
+        position = self.offsets[users] + np.maximum(known, 1) - 1
+        return values[np.minimum(position, len(values) - 1)]
+
     def _newest(
         self, values: np.ndarray, users: np.ndarray, known: np.ndarray, length: int
     ) -> np.ndarray:

@@ -16,8 +16,14 @@ CASES = [
     ({"similarity": "cosine"}, EVERY_INPUT),
     ({"similarity": "inner_product"}, EVERY_INPUT),
     (
-        {"encoder": "gru", "similarity": "cosine", "query_time": True, "windows": ()},
-        (*EVERY_INPUT, "query_time"),
+        {
+            "encoder": "gru",
+            "similarity": "cosine",
+            "query_time": True,
+            "minutes_since_watch": True,
+            "windows": (),
+        },
+        (*EVERY_INPUT, "query_time", "minutes_since_watch"),
     ),
     (
         {

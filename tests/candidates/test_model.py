@@ -135,10 +135,19 @@ def test_bags_forget_what_is_older_than_the_longest_window():
 
 
 @pytest.mark.parametrize(
-    "name", ["history", "search_tokens", "context", "age", "example_age", "query_time"]
+    "name",
+    [
+        "history",
+        "search_tokens",
+        "context",
+        "age",
+        "example_age",
+        "query_time",
+        "minutes_since_watch",
+    ],
 )
 def test_every_input_changes_the_user_vector(name):
-    settings = settings_of(query_time=True)
+    settings = settings_of(query_time=True, minutes_since_watch=True)
     model, (batch,) = model_of(settings), first_batches(settings)
     real = batch["weight"] > 0
     real &= batch["positions"] > 0
@@ -231,20 +240,20 @@ def test_popularity_enters_the_loss_as_it_enters_the_served_score():
     )
     (batch,) = first_batches(settings)
     rng = np.random.default_rng(0)
-    log_counts = rng.random((2, NUM_ITEMS, 2)).astype(np.float32)  # at two moments
+    columns = rng.random((2, NUM_ITEMS, 4)).astype(np.float32)  # at two moments
     step = rng.integers(0, 2, batch["labels"].shape).astype(np.int32)
     batch |= {
         "negatives": np.arange(NUM_ITEMS, dtype=np.int32),
         "log_expected_counts": np.zeros(NUM_ITEMS, np.float32),
         "popularity_step": step,
-        "label_popularity": log_counts[step, batch["labels"]],
-        "negative_popularity": log_counts,
+        "label_popularity": columns[step, batch["labels"]],
+        "negative_popularity": columns,
     }
     served = to_numpy(model.served_user_vectors(batch))
     found, _ = model.softmax_loss(batch, training=False)
     losses = np.zeros(step.shape)
     for row, column in np.ndindex(*step.shape):
-        items = np.concatenate([model.item_vectors(), log_counts[step[row, column]]], axis=1)
+        items = np.concatenate([model.item_vectors(), columns[step[row, column]]], axis=1)
         logits = items @ served[row, column]
         losses[row, column] = np.log(np.exp(logits).sum()) - logits[batch["labels"][row, column]]
     expected = (losses * batch["weight"]).sum() / batch["weight"].sum()
@@ -260,14 +269,14 @@ def test_successions_enter_the_loss_as_they_enter_the_served_score(similarity):
     shape, rng = batch["positions"].shape, np.random.default_rng(0)
     successors = rng.integers(0, NUM_ITEMS + 1, (shape[0] * shape[1], 3)).astype(np.int32)
     counts = count_successors(np.sort(successors)[:, ::-1], (2, 3))
-    dense = np.zeros((2, len(successors), NUM_ITEMS), np.float32)
-    dense[:, counts.query, counts.code - 1] = counts.log_counts.T
+    dense = np.zeros((4, len(successors), NUM_ITEMS), np.float32)
+    dense[:, counts.query, counts.code - 1] = counts.columns.T
     label = batch["labels"].ravel()
     batch |= {
         "negatives": np.arange(NUM_ITEMS, dtype=np.int32),
         "log_expected_counts": np.zeros(NUM_ITEMS, np.float32),
         "negative_successions": dense,
-        "label_successions": dense[:, np.arange(len(label)), label].T.reshape(*shape, 2),
+        "label_successions": dense[:, np.arange(len(label)), label].T.reshape(*shape, 4),
     }
     served = to_numpy(model.served_user_vectors(batch)).reshape(len(label), -1)
     weights = successor_weights(served, settings)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
-from recsys.candidates.query_time import query_time
 
 MINUTE = MICROSECONDS_PER_MINUTE
 HOUR = 60 * MINUTE
@@ -26,18 +25,19 @@ def test_counts_equal_the_definition(refresh_minutes):
         items, moments, num_items=6, minutes=(60, 1440), refresh_minutes=refresh_minutes
     )
     for moment in rng.choice(moments, 30):
-        found = popularity.log_counts(popularity.refreshes(moment).item())
+        found = popularity.columns(popularity.refreshes(moment).item())
         for window, minutes in enumerate((60, 1440)):
             expected = slow_counts(items, moments, 6, moment, minutes, refresh_minutes)
             np.testing.assert_allclose(found[:, window], np.log1p(expected), rtol=1e-6)
+            np.testing.assert_array_equal(found[:, 2 + window], expected > 0)
 
 
 def test_a_watch_is_not_counted_at_its_own_moment():
     popularity = RecentPopularity(
         np.zeros(1, np.int32), np.array([5 * HOUR]), num_items=1, minutes=(60,), refresh_minutes=60
     )
-    assert popularity.log_counts(5 * HOUR).item() == 0
-    assert popularity.log_counts(6 * HOUR).item() == pytest.approx(np.log(2))
+    assert popularity.columns(5 * HOUR).tolist() == [[0, 0]]
+    assert popularity.columns(6 * HOUR)[0] == pytest.approx([np.log(2), 1])
 
 
 def test_untrained_items_are_left_out():
@@ -45,14 +45,4 @@ def test_untrained_items_are_left_out():
     popularity = RecentPopularity(
         items, np.full(3, HOUR), num_items=2, minutes=(60,), refresh_minutes=60
     )
-    np.testing.assert_allclose(popularity.log_counts(2 * HOUR)[:, 0], np.log1p([1, 0]))
-
-
-def test_query_time_turns_once_a_day_and_once_a_week():
-    day = 24 * HOUR
-    moments = np.array([0, day // 4, 7 * day])
-    columns = query_time(moments, np.array([True, True, True]))
-    np.testing.assert_allclose(columns[0], [0, 0, 1, 1], atol=1e-6)
-    np.testing.assert_allclose(columns[1, [0, 2]], [1, 0], atol=1e-6)
-    np.testing.assert_allclose(columns[2], columns[0], atol=1e-5)
-    assert (query_time(moments, np.zeros(3, bool)) == 0).all()
+    np.testing.assert_allclose(popularity.columns(2 * HOUR)[:, 0], np.log1p([1, 0]))

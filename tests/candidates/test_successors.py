@@ -7,7 +7,6 @@ from recsys.candidates.successors import (
     MAX_GAP_US,
     Successors,
     count_successors,
-    last_watched,
 )
 from recsys.data.timelines import WatchHistories
 
@@ -82,21 +81,23 @@ def test_nobody_follows_no_item():
     assert successors.newest(np.array([0]), np.array([99]), 3).tolist() == [[0, 0, 0]]
 
 
-def test_last_watched_is_the_newest_known():
-    histories = histories_of([[(1, 0), (2, 1), (3, 2)], [(4, 0)]])
-    users, known = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 3, 0, 1])
-    assert last_watched(histories, users, known).tolist() == [0, 1, 3, 0, 4]
-
-
 def test_counts_are_those_among_the_newest_of_each_window():
     successors = np.array([[7, 3, 3, 7, 0], [0, 0, 0, 0, 0], [5, 5, 5, 5, 5]], np.int32)
     counts = count_successors(successors, (2, 5))
     assert counts.query.tolist() == [0, 0, 2]
     assert counts.code.tolist() == [3, 7, 5]
-    np.testing.assert_allclose(np.expm1(counts.log_counts), [[1, 2], [1, 2], [2, 5]], rtol=1e-6)
+    found = np.expm1(counts.columns[:, :2])
+    np.testing.assert_allclose(found, [[1, 2], [1, 2], [2, 5]], rtol=1e-6)
+    assert (counts.columns[:, 2:] == 1).all()
+
+
+def test_a_successor_older_than_a_window_is_none_of_it():
+    counts = count_successors(np.array([[4, 9, 9]], np.int32), (2, 3))
+    assert counts.code.tolist() == [4, 9]
+    assert counts.columns[:, 2:].tolist() == [[0, 1], [1, 1]]
 
 
 def test_no_successors_count_nothing():
     counts = count_successors(np.zeros((3, 4), np.int32), (1, 4))
     assert len(counts.query) == 0
-    assert counts.log_counts.shape == (0, 2)
+    assert counts.columns.shape == (0, 4)

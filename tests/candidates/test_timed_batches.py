@@ -98,6 +98,8 @@ def test_popularity_of_a_batch_is_as_of_the_refresh_before_each_label():
                 own = batch["label_popularity"][tuple(example)][window]
                 label = batch["labels"][tuple(example)]
                 assert own == pytest.approx(np.log1p(counts[label]), rel=1e-6)
+                is_any = batch["negative_popularity"][step, :, 2 + window]
+                np.testing.assert_array_equal(is_any, counts[batch["negatives"]] > 0)
             checked += 1
     assert checked > 50
 
@@ -135,6 +137,8 @@ def test_successions_of_a_batch_are_as_of_the_refresh_before_each_label():
             is_real = batch["log_expected_counts"] < 1e8
             found = batch["negative_successions"][0, row, is_real]
             np.testing.assert_allclose(found, np.log1p(count[batch["negatives"][is_real]]))
+            is_any = batch["negative_successions"][1, row, is_real]
+            np.testing.assert_array_equal(is_any, count[batch["negatives"][is_real]] > 0)
             label = batch["labels"][tuple(example)]
             assert batch["label_successions"][tuple(example)][0] == pytest.approx(
                 np.log1p(count[label])

@@ -44,6 +44,7 @@ def test_both_nets_have_a_say_in_the_served_scores(bundle):
         "context": np.zeros((1, 2), np.int32),
         "age": np.array([30], np.float32),
         "query_time": np.zeros((1, 4), np.float32),
+        "minutes_since_watch": np.array([7], np.float32),
         "search_tokens": np.zeros((1, 50), np.int32),
     }
     vectors = bundle.user_tower.vectors(inputs)[0, 0]

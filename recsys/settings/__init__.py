@@ -1,0 +1,31 @@
+"""Every setting of every step, as frozen models: what a TOML file under `pipelines/configs` says.
+
+Read once by `pipelines.config`, stored with each artefact, passed in parts to functions. An
+unknown key is an error. Units are in the names.
+"""
+
+from recsys.settings.base import Settings
+from recsys.settings.candidates import CandidateSettings, IndexSettings, NegativeDistribution
+from recsys.settings.data import DataSettings, SplitSettings, WatchRule
+from recsys.settings.ranking import RankingSettings
+from recsys.settings.run import EvaluationSettings, RecsysSettings, ServingSettings
+from recsys.settings.training import TrainingSettings
+from recsys.settings.tune import Choice, SearchRange, TuneSettings
+
+__all__ = [
+    "CandidateSettings",
+    "Choice",
+    "DataSettings",
+    "EvaluationSettings",
+    "IndexSettings",
+    "NegativeDistribution",
+    "RankingSettings",
+    "RecsysSettings",
+    "SearchRange",
+    "ServingSettings",
+    "Settings",
+    "SplitSettings",
+    "TrainingSettings",
+    "TuneSettings",
+    "WatchRule",
+]

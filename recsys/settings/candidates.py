@@ -1,0 +1,194 @@
+"""The candidate stage: `[candidates]` and `[index]`."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from recsys.settings.base import Settings
+from recsys.settings.training import TrainingSettings
+
+NegativeDistribution = Literal["uniform", "log_uniform", "frequency", "in_batch", "concurrent"]
+
+COLUMNS_PER_WINDOW = 2
+"""See `recsys.candidates.counts`."""
+MEMBER_SETTINGS = frozenset(
+    {
+        "encoder",
+        "windows",
+        "encoder_length",
+        "encoder_lookback",
+        "encoder_dropout",
+        "num_blocks",
+        "num_heads",
+        "embedding_width",
+        "tower",
+        "dropout",
+        "temperature",
+        "loss",
+        "negatives",
+        "max_positions_per_user",
+        "max_sequence_length",
+        "training",
+    }
+)
+"""What the nets of `CandidateSettings.members` may have each for itself; not what they are told."""
+
+
+class CandidateSettings(Settings):
+    """The candidate net: history encoder, context, tower, loss."""
+
+    encoder: Literal["bag", "gru", "attention"] = "bag"
+    windows: tuple[int, ...] = (50,)
+    """Each window w averages the newest w watches; several stand side by side."""
+    encoder_length: int = Field(default=200, ge=1)
+    """Newest watches that a gru or attention reads when serving."""
+    encoder_lookback: int = Field(default=50, ge=1)
+    """Watches before the first label of a piece of a long history that they read in training."""
+    encoder_dropout: float = Field(default=0.0, ge=0, lt=1)
+    num_blocks: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=2, ge=1)
+    """Attention heads of a block; divides `embedding_width`."""
+    watch_times: bool = False
+    """Let attention see how much time lies between two watches."""
+    embedding_width: int = Field(default=64, ge=1)
+    tower: tuple[int, ...] = (512, 256)
+    """Hidden ReLU widths; a linear layer to `embedding_width` follows."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    context: tuple[str, ...] = ()
+    """Categorical columns of the event or else of the user: country, language, device, ..."""
+    context_width: int = Field(default=8, ge=1)
+    age: bool = False
+    """Feed the user's age in years, as the share of a century, with its square and root."""
+    searches: bool = False
+    max_search_tokens: int = Field(default=50, ge=1)
+    example_age: bool = False
+    query_time: bool = False
+    """Feed the hour of the day and the day of the week (UTC) of the request."""
+    minutes_since_watch: bool = False
+    """Feed how long ago the user's last watch was: what goes on differs from what begins."""
+    item_categorical: tuple[str, ...] = ()
+    item_text: tuple[str, ...] = ()
+    """Columns of the items whose hashed values, or words, share rows between items. With any,
+    items without a watch have a vector too."""
+    item_feature_buckets: int = Field(default=20_000, ge=1)
+    max_item_features: int = Field(default=16, ge=1)
+    own_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the items that must do without their own row in a step of the training."""
+    popularity_minutes: tuple[PositiveInt, ...] = ()
+    """Windows whose counts of watches are added to the scores with learned weights."""
+    successor_windows: tuple[PositiveInt, ...] = ()
+    """Add to the score of an item how often others watched it right after the user's last item:
+    counts among the newest so many successors, with learned weights."""
+    refresh_minutes: int = Field(default=1440, ge=1)
+    """How stale counts and successors may be when serving: the time between two bundles."""
+    similarity: Literal["inner_product", "cosine"] = "inner_product"
+    temperature: float = Field(default=0.05, gt=0)
+    """Starting temperature of the cosine; it is learned."""
+    loss: Literal["full_softmax", "sampled_softmax"] = "full_softmax"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the large products while training; vectors are served in float32. bfloat16 pays where
+    the processor has it."""
+    negatives: dict[NegativeDistribution, PositiveInt] = {"log_uniform": 2048}
+    """Draws from each distribution; together they are the sample."""
+    logq: Literal["none", "standard", "corrected"] = "corrected"
+    """Correction of the sampled logits: of the negatives alone, as the label is not sampled
+    (`corrected`), or of the label too (`standard`)."""
+    by_time: bool = False
+    """Take the batches of an epoch in the order of time, each of labels of about one time. What
+    is newest is learned last, and no item is scored with what only later watches told of it."""
+    slot_minutes: int = Field(default=60, ge=1)
+    """Length of the time that the labels of a batch share."""
+    max_positions_per_user: int = Field(default=64, ge=1)
+    """Random positions of a user that give a loss in one epoch, so that users weigh alike."""
+    max_sequence_length: int = Field(default=200, ge=2)
+    """Longer users are cut into pieces, each with the lookback that the windows need."""
+    validation_users: int = Field(default=5000, ge=1)
+    warm_start: str | None = None
+    """Directory of an older run of the same [candidates] section: its net is gone on with, and
+    only the watches that it has not learned from are learned."""
+    training: TrainingSettings = TrainingSettings()
+    members: tuple[dict[str, Any], ...] = ()
+    """Train several nets and let their vectors stand side by side: each is this section with
+    some of its settings replaced. None: this section is the one net."""
+
+    @model_validator(mode="after")
+    def _check_members(self) -> Self:
+        if self.members and (self.popularity_minutes or self.successor_windows):
+            raise ValueError(
+                "members: expected no popularity_minutes or successor_windows beside them; "
+                "leave out one or the other"
+            )
+        for number, changes in enumerate(self.members):
+            if wrong := sorted(set(changes) - MEMBER_SETTINGS):
+                raise ValueError(
+                    f"members[{number}]: {wrong[0]!r} is not a member's own, expected some of "
+                    f"{', '.join(sorted(MEMBER_SETTINGS))}"
+                )
+        self.each_member()
+        return self
+
+    def each_member(self) -> "list[CandidateSettings]":
+        """Return the settings of each net; of this one alone where there are no members."""
+        if not self.members:
+            return [self]
+        common = self.model_dump(exclude={"members"})
+        return [
+            CandidateSettings.model_validate(
+                {
+                    **common,
+                    **changes,
+                    "training": {**common["training"], **changes.get("training", {})},
+                }
+            )
+            for changes in self.members
+        ]
+
+    @property
+    def validation_metric(self) -> str:
+        """Which metric of the validation says which weights are best."""
+        return "ndcg@10"
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Of the validation metric."""
+        return True
+
+    @property
+    def num_popularity_columns(self) -> int:
+        """K, of the recent popularity."""
+        return COLUMNS_PER_WINDOW * len(self.popularity_minutes)
+
+    @property
+    def num_successor_columns(self) -> int:
+        """W, of the successors."""
+        return COLUMNS_PER_WINDOW * len(self.successor_windows)
+
+    @property
+    def history_length(self) -> int:
+        """Newest watches that the served towers are given."""
+        if self.members:
+            return max(member.history_length for member in self.each_member())
+        return max(self.windows + (() if self.encoder == "bag" else (self.encoder_length,)))
+
+    @property
+    def lookback(self) -> int:
+        """Watches before a label that training shows it at least, where there are as many."""
+        return max(self.windows + (() if self.encoder == "bag" else (self.encoder_lookback,)))
+
+
+class IndexSettings(Settings):
+    """How item vectors are searched."""
+
+    kind: Literal["auto", "exact", "flat", "ivf", "hnsw", "ivf_sq8", "ivf_pq", "lsh"] = "auto"
+    num_lists: int | None = None
+    num_probes: int | None = None
+    hnsw_links: int = 32
+    ef_search: int = 400
+    pq_bytes: int = 16
+    lsh_bits: int = 512
+    rescore_factor: int = Field(default=4, ge=1)
+    """Compressed kinds fetch this many times k and re-score them exactly."""
+    recall_floor: float = Field(default=0.95, ge=0, le=1)
+    recall_k: int = Field(default=300, ge=1)
+    use_gpu: bool = True
+    """Taken where FAISS sees one."""

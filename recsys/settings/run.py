@@ -1,0 +1,51 @@
+"""A whole run: one TOML file, and the sections `[serving]` and `[evaluation]`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from recsys.settings.base import Settings
+from recsys.settings.candidates import CandidateSettings, IndexSettings
+from recsys.settings.data import DataSettings, SplitSettings
+from recsys.settings.ranking import RankingSettings
+from recsys.settings.tune import TuneSettings
+
+
+class ServingSettings(Settings):
+    """What a bundle tells the server to do."""
+
+    num_candidates: int = Field(default=300, ge=1)
+    max_page_size: int = Field(default=100, ge=1)
+    default_page_size: int = Field(default=20, ge=1)
+    rewatch_surfaces: tuple[str, ...] = ()
+    """Surfaces on which watched items may come back."""
+
+
+class EvaluationSettings(Settings):
+    """What `recsys evaluate` measures."""
+
+    ks: tuple[int, ...] = (10, 50)
+    max_users: int | None = None
+    """A random sample of the test targets when there are more; None takes all."""
+    seen_filtered: bool = True
+    bootstrap_rounds: int = Field(default=1000, ge=100)
+    baselines: tuple[
+        Literal["popularity", "recent_popularity", "covisitation", "als", "lightgbm"], ...
+    ] = ("popularity", "recent_popularity", "covisitation", "als", "lightgbm")
+    recent_hours: float = Field(default=24.0, gt=0)
+
+
+class RecsysSettings(Settings):
+    """A whole run."""
+
+    name: str
+    seed: int = 0
+    reproducible: bool = True
+    data: DataSettings
+    split: SplitSettings
+    candidates: CandidateSettings = CandidateSettings()
+    index: IndexSettings = IndexSettings()
+    ranking: RankingSettings = RankingSettings()
+    serving: ServingSettings = ServingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tune: TuneSettings = TuneSettings()
