@@ -50,7 +50,7 @@ from recsys.ranking.ranker import Ranker
 from recsys.settings import RecsysSettings
 
 KIND = "bundle"
-FORMAT = 1
+FORMAT = 2
 NUM_POPULAR = 1000
 SETTINGS = "settings.json"
 LIBRARIES = ("numpy", "onnxruntime", "pyarrow")

@@ -123,8 +123,8 @@ class Retrieval:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Score the rows that gain exactly, beside those that the index found.
 
-        A gain may be below zero. A row that it takes under the lowest score that was found might stand
-        behind rows that were not: it is left out, and comes back where all rows are scored.
+        A gain may be below zero. A row that it takes under the lowest score that was found might
+        stand behind rows that were not: it is left out, and comes back where all rows are scored.
         """
         if len(gains[0]) == 0:
             return rows, scores

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.candidates.crowd import NOBODY, Crowd
+from recsys.candidates.known_items import KnownItems
 from recsys.candidates.negatives import NegativeSampler, merge_repeated
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.query_time import minutes_since_watch, query_time
@@ -198,6 +199,16 @@ class TrainingBatches:
             found["label_log_expected_counts"] = sampler.log_expected_counts(
                 batch["labels"], concurrent
             )
+        hidden = []
+        if self._settings.seen_hidden:
+            hidden.append(self._are_seen(items, label.ravel()))
+        if self._crowd.known_items is not None:
+            moments = self._labels.moment[label]
+            is_known = self._crowd.known_items.are_known(batch["labels"], moments)
+            found["label_is_known"] = is_known.astype(np.float32)
+            hidden.append(self._are_too_young(self._crowd.known_items, items, is_known, moments))
+        if hidden:
+            found["negative_is_hidden"] = np.logical_or.reduce(hidden)
         if self._crowd.popularity is not None:
             found |= self._popularity_of(self._crowd.popularity, batch["labels"], items, label)
         if self._crowd.successors is not None:
@@ -215,9 +226,7 @@ class TrainingBatches:
         is_own = counts.code - 1 == labels.ravel()[counts.query]
         of_labels = np.zeros((len(chosen), num_columns), np.float32)
         of_labels[counts.query[is_own]] = counts.columns[is_own]
-        column = np.full(max(negatives.max(), counts.code.max(initial=0)) + 1, -1)
-        column[negatives] = np.arange(len(negatives))
-        place = column[counts.code - 1]
+        place = _places(counts.code - 1, negatives)
         kept = place >= 0
         of_negatives = np.zeros((num_columns, len(chosen), len(negatives)), np.float32)
         of_negatives[:, counts.query[kept], place[kept]] = counts.columns[kept].T
@@ -225,6 +234,27 @@ class TrainingBatches:
             "label_successions": of_labels.reshape(*label.shape, num_columns),
             "negative_successions": of_negatives,
         }
+
+    def _are_seen(self, negatives: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Tell which negatives are among the newest watches before labels: bool [R, M]."""
+        labels, histories = self._labels, self._sequences.histories
+        length = self._settings.max_sequence_length
+        seen = histories.newest(labels.user[chosen], labels.known_watches[chosen], length)
+        user, watch = np.nonzero(seen)
+        distinct, number = np.unique(negatives, return_inverse=True)
+        place = _places(seen[user, watch] - 1, distinct)
+        are_seen = np.zeros((len(chosen), len(distinct)), bool)
+        are_seen[user[place >= 0], place[place >= 0]] = True
+        return are_seen[:, number]
+
+    @staticmethod
+    def _are_too_young(
+        known_items: KnownItems, negatives: np.ndarray, is_known: np.ndarray, moments: np.ndarray
+    ) -> np.ndarray:
+        """Tell which negatives no bundle had beside a label that it had: bool [R, M]."""
+        distinct, number = np.unique(moments.ravel(), return_inverse=True)
+        there = known_items.are_known(negatives, distinct[:, None])  # [moments, M]
+        return is_known.ravel()[:, None] & ~there[number]
 
     def _popularity_of(
         self,
@@ -287,6 +317,13 @@ def side_inputs(
             labels.has_time[index],
         )
     return inputs
+
+
+def _places(items: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Return where items stand among others, the last place of repeated ones, or -1: int64 [n]."""
+    place = np.full(max(among.max(initial=0), items.max(initial=0)) + 1, -1)
+    place[among] = np.arange(len(among))
+    return place[items]
 
 
 def _pieces(labels: Labels, length: int) -> np.ndarray:

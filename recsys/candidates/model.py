@@ -20,6 +20,8 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     weight         float32 [B, P]   0 for padding
     negatives, log_expected_counts  int32, float32 [M], for the sampled softmax
     label_log_expected_counts  float32 [B, P], where the labels are corrected too
+    negative_is_hidden   bool [R, M]         negatives that are no class of an example
+    label_is_known       float32 [B, P]      whether a bundle had the item of the label
     label_popularity     float32 [B, P, K]   counts of the last hours, in columns
     negative_popularity  float32 [G, M, K]   the same at G moments
     popularity_step      int32 [B, P]        which of the G is an example's
@@ -332,17 +334,22 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             negatives,
             batch["log_expected_counts"],
             label_log_expected_counts=None if own is None else ops.reshape(own, (-1,)),
+            is_hidden=batch.get("negative_is_hidden"),
         )
 
     def _crowd_logits(self, users: UserSide, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield what the crowd adds to the logits of label and negatives: [R], [R, M]."""
+        is_known = batch.get("label_is_known")
+        share = 1.0 if is_known is None else ops.reshape(is_known, (-1,))
         for column, weights in _columns(users.popularity_weights):
+            weights = share * weights
             counts = batch["negative_popularity"][..., column]  # [G, M]
             step = ops.reshape(batch["popularity_step"], (-1,))
             of_label = ops.reshape(batch["label_popularity"][..., column], (-1,))
             yield weights * of_label, weights[:, None] * ops.take(counts, step, axis=0)
         for column, weights in _columns(users.successor_weights):
             of_label = ops.reshape(batch["label_successions"][..., column], (-1,))
+            weights = share * weights
             of_negatives = batch["negative_successions"][column]
             yield weights * of_label, weights[:, None] * of_negatives
 

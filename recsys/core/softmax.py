@@ -76,6 +76,7 @@ def sampled_softmax(
     log_expected_counts: Tensor,
     *,
     label_log_expected_counts: Tensor | None = None,
+    is_hidden: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy whose partition function is estimated from sampled negatives.
 
@@ -93,6 +94,7 @@ def sampled_softmax(
         log_expected_counts: float [M], log E_j of each negative; zeros for no correction.
         label_log_expected_counts: float [R], log E_y: corrects the label's logit too, as Yi et
             al. do for in-batch negatives. Biased: see Khrylchenko et al.
+        is_hidden: bool [R, M], negatives that are no class of a row.
 
     Returns:
         float [R].
@@ -101,6 +103,8 @@ def sampled_softmax(
         label_logits = label_logits - label_log_expected_counts
     corrected = negative_logits - log_expected_counts
     is_hit = ops.equal(labels[:, None], negatives[None, :])
+    if is_hidden is not None:
+        is_hit = ops.logical_or(is_hit, is_hidden)
     corrected = ops.where(is_hit, HIDDEN_LOGIT, corrected)
     others = ops.logsumexp(corrected, axis=1)
     return ops.logaddexp(others, label_logits) - label_logits

@@ -93,6 +93,12 @@ class CandidateSettings(Settings):
     logq: Literal["none", "standard", "corrected"] = "corrected"
     """Correction of the sampled logits: of the negatives alone, as the label is not sampled
     (`corrected`), or of the label too (`standard`)."""
+    catalogue_refresh_minutes: int | None = Field(default=None, ge=1)
+    """How old the catalogue of a bundle may be when serving: a watch of an item that was new since
+    teaches the vectors, not the weights of the crowd, and such items are no negatives of others."""
+    seen_hidden: bool = False
+    """Leave the items that a user has watched out of their negatives, as answers leave them out.
+    Else the net learns that what is popular now is not watched next: its users have seen it."""
     by_time: bool = False
     """Take the batches of an epoch in the order of time, each of labels of about one time. What
     is newest is learned last, and no item is scored with what only later watches told of it."""
@@ -110,6 +116,21 @@ class CandidateSettings(Settings):
     members: tuple[dict[str, Any], ...] = ()
     """Train several nets and let their vectors stand side by side: each is this section with
     some of its settings replaced. None: this section is the one net."""
+
+    @model_validator(mode="after")
+    def _check_hidden(self) -> Self:
+        if self.loss == "sampled_softmax":
+            return self
+        for name, is_asked in (
+            ("seen_hidden", self.seen_hidden),
+            ("catalogue_refresh_minutes", self.catalogue_refresh_minutes is not None),
+        ):
+            if is_asked:
+                raise ValueError(
+                    f"{name} needs loss = 'sampled_softmax', got {self.loss!r}: change it, or "
+                    f"leave {name} out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_members(self) -> Self:

@@ -260,6 +260,58 @@ def test_popularity_enters_the_loss_as_it_enters_the_served_score():
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
+def test_what_the_user_has_seen_is_no_class_of_the_loss():
+    settings = settings_of(similarity="cosine", seen_hidden=True, loss="sampled_softmax")
+    model, (batch,) = model_of(settings), first_batches(settings)
+    shape = batch["labels"].shape
+    label = batch["labels"].ravel()
+    seen = np.random.default_rng(0).random((len(label), NUM_ITEMS)) < 0.5
+    batch |= {
+        "negatives": np.arange(NUM_ITEMS, dtype=np.int32),
+        "log_expected_counts": np.zeros(NUM_ITEMS, np.float32),
+        "negative_is_hidden": seen,
+    }
+    logits = to_numpy(model.served_user_vectors(batch)).reshape(len(label), -1)
+    logits = logits @ model.item_vectors().T * np.exp(to_numpy(model.log_scale.value))
+    own = logits[np.arange(len(label)), label]
+    seen[np.arange(len(label)), label] = False
+    losses = np.log(np.exp(np.where(seen, -np.inf, logits)).sum(axis=1)) - own
+    expected = np.average(losses.reshape(shape), weights=batch["weight"])
+    found, _ = model.softmax_loss(batch, training=False)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_label_that_no_bundle_had_teaches_the_vectors_alone():
+    changes = {"similarity": "cosine", "loss": "sampled_softmax"}
+    settings = settings_of(popularity_minutes=(60,), successor_windows=(2,), **changes)
+    model, (batch,) = model_of(settings), first_batches(settings)
+    shape, rng = batch["labels"].shape, np.random.default_rng(0)
+    columns = rng.random((1, NUM_ITEMS, 2)).astype(np.float32)
+    successions = rng.random((2, shape[0] * shape[1], NUM_ITEMS)).astype(np.float32)
+    batch |= {
+        "negatives": np.arange(NUM_ITEMS, dtype=np.int32),
+        "log_expected_counts": np.zeros(NUM_ITEMS, np.float32),
+        "popularity_step": np.zeros(shape, np.int32),
+        "label_popularity": columns[0, batch["labels"]],
+        "negative_popularity": columns,
+        "label_successions": rng.random((*shape, 2)).astype(np.float32),
+        "negative_successions": successions,
+    }
+    known, unknown = (
+        float(model.softmax_loss(batch | {"label_is_known": np.full(shape, share, np.float32)})[0])
+        for share in (1, 0)
+    )
+    assert known == pytest.approx(float(model.softmax_loss(batch)[0]), rel=1e-6)
+    alone = dict.fromkeys(("popularity", "successions"), 0)
+    without = batch | {
+        f"{of}_{name}": alone[name] * batch[f"{of}_{name}"]
+        for of in ("label", "negative")
+        for name in alone
+    }
+    assert unknown == pytest.approx(float(model.softmax_loss(without)[0]), rel=1e-6)
+    assert unknown != pytest.approx(known, rel=1e-3)
+
+
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_successions_enter_the_loss_as_they_enter_the_served_score(similarity):
     settings = settings_of(similarity=similarity, successor_windows=(2, 3), loss="sampled_softmax")

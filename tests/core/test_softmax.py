@@ -109,6 +109,20 @@ def test_sampled_softmax_gives_an_accidental_hit_no_weight(rng):
     np.testing.assert_allclose(with_hits, without, rtol=1e-6)
 
 
+def test_sampled_softmax_gives_hidden_negatives_no_weight_in_their_rows(rng):
+    logits = rng.normal(size=(2, 6)).astype(np.float32)
+    labels, negatives, zeros = np.array([0, 0]), np.array([1, 2, 3]), np.zeros(3, np.float32)
+    is_hidden = np.array([[False, True, False], [False, False, False]])
+    found = values_of(
+        softmax.sampled_softmax(
+            logits[:, 0], logits[:, negatives], labels, negatives, zeros, is_hidden=is_hidden
+        )
+    )
+    first = sampled(logits[:1], labels[:1], np.array([1, 3]), zeros[:2])
+    second = sampled(logits[1:], labels[1:], negatives, zeros)
+    np.testing.assert_allclose(found, np.concatenate([first, second]), rtol=1e-6)
+
+
 def test_sampled_softmax_of_all_others_equals_the_full_softmax(rng):
     logits = rng.normal(size=(2, 6)).astype(np.float32)
     labels = np.array([4, 1])
