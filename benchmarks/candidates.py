@@ -232,7 +232,7 @@ def member_directories(
     """Return where each net is trained: nets that two configurations share are trained once."""
     directories = []
     for number, member in enumerate(settings.candidates.each_member()):
-        net = member.model_dump(mode="json", exclude_defaults=True)
+        net = member.as_trained().model_dump(mode="json", exclude_defaults=True)
         key = hash_json({"net": net, "number": number, "data": log.manifest["data_hash"]})
         directories.append(place / f"{key[:12]}-seed{seed}")
     return directories

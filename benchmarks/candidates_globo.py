@@ -54,7 +54,7 @@ from recsys.evaluation.baselines import Covisitation, MatrixFactorization, Popul
 from recsys.settings import RecsysSettings
 
 MICROSECONDS_PER_MINUTE = 60_000_000
-SLOT_MINUTES = 5
+SLOT_MINUTES = 10
 """In the streaming column the net learns this often."""
 RECENT_MINUTES = (15, 60, 180, 1440)
 PROTOCOL = Protocol(

@@ -262,11 +262,11 @@ def crowd_of(log: Prepared, settings: CandidateSettings) -> Crowd:
     """
     is_timed = all(shard.candidates.has_time.all() for shard in log.shards)
     asked = settings.by_time or settings.popularity_minutes or settings.successor_windows
-    if (asked or settings.catalogue_refresh_minutes is not None) and not is_timed:
+    if asked and not is_timed:
         raise ConfigError(
-            "candidates.by_time, popularity_minutes, successor_windows, catalogue_refresh_minutes: "
-            "expected a log in which every watch has a time, this one has watches of which it "
-            "knows only the order; leave them out"
+            "candidates.by_time, popularity_minutes, successor_windows: expected a log in which "
+            "every watch has a time, this one has watches of which it knows only the order; "
+            "leave them out"
         )
     asked = settings.popularity_minutes or settings.successor_windows
     if asked and settings.loss != "sampled_softmax":

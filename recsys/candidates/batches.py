@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.candidates.crowd import NOBODY, Crowd
-from recsys.candidates.known_items import KnownItems
 from recsys.candidates.negatives import NegativeSampler, merge_repeated
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.query_time import minutes_since_watch, query_time
@@ -199,16 +198,8 @@ class TrainingBatches:
             found["label_log_expected_counts"] = sampler.log_expected_counts(
                 batch["labels"], concurrent
             )
-        hidden = []
         if self._settings.seen_hidden:
-            hidden.append(self._are_seen(items, label.ravel()))
-        if self._crowd.known_items is not None:
-            moments = self._labels.moment[label]
-            is_known = self._crowd.known_items.are_known(batch["labels"], moments)
-            found["label_is_known"] = is_known.astype(np.float32)
-            hidden.append(self._are_too_young(self._crowd.known_items, items, is_known, moments))
-        if hidden:
-            found["negative_is_hidden"] = np.logical_or.reduce(hidden)
+            found["negative_is_hidden"] = self._are_seen(items, label.ravel())
         if self._crowd.popularity is not None:
             found |= self._popularity_of(self._crowd.popularity, batch["labels"], items, label)
         if self._crowd.successors is not None:
@@ -246,15 +237,6 @@ class TrainingBatches:
         are_seen = np.zeros((len(chosen), len(distinct)), bool)
         are_seen[user[place >= 0], place[place >= 0]] = True
         return are_seen[:, number]
-
-    @staticmethod
-    def _are_too_young(
-        known_items: KnownItems, negatives: np.ndarray, is_known: np.ndarray, moments: np.ndarray
-    ) -> np.ndarray:
-        """Tell which negatives no bundle had beside a label that it had: bool [R, M]."""
-        distinct, number = np.unique(moments.ravel(), return_inverse=True)
-        there = known_items.are_known(negatives, distinct[:, None])  # [moments, M]
-        return is_known.ravel()[:, None] & ~there[number]
 
     def _popularity_of(
         self,

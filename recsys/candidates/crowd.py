@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from recsys.candidates.known_items import KnownItems
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.successors import Successors
 from recsys.data.timelines import WatchHistories
@@ -16,17 +15,15 @@ class Crowd:
     Args:
         popularity: Watches of each item in the last minutes.
         successors: What followed each item.
-        known_items: Which items a bundle had.
     """
 
     popularity: RecentPopularity | None = None
     successors: Successors | None = None
-    known_items: KnownItems | None = None
 
     @classmethod
     def of(cls, histories: WatchHistories, num_items: int, settings: CandidateSettings) -> "Crowd":
         """Collect what the settings use from the watches of all users."""
-        popularity = successors = known_items = None
+        popularity = successors = None
         if settings.popularity_minutes:
             popularity = RecentPopularity(
                 histories.code - 1,
@@ -38,11 +35,7 @@ class Crowd:
         if settings.successor_windows:
             refresh_us = settings.refresh_minutes * MICROSECONDS_PER_MINUTE
             successors = Successors(histories, num_items=num_items, refresh_us=refresh_us)
-        if settings.catalogue_refresh_minutes is not None:
-            known_items = KnownItems(
-                histories, num_items=num_items, refresh_minutes=settings.catalogue_refresh_minutes
-            )
-        return cls(popularity, successors, known_items)
+        return cls(popularity, successors)
 
 
 NOBODY = Crowd()

@@ -20,8 +20,7 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     weight         float32 [B, P]   0 for padding
     negatives, log_expected_counts  int32, float32 [M], for the sampled softmax
     label_log_expected_counts  float32 [B, P], where the labels are corrected too
-    negative_is_hidden   bool [R, M]         negatives that are no class of an example
-    label_is_known       float32 [B, P]      whether a bundle had the item of the label
+    negative_is_hidden   bool [R, M]         watched by the user before, with `seen_hidden`
     label_popularity     float32 [B, P, K]   counts of the last hours, in columns
     negative_popularity  float32 [G, M, K]   the same at G moments
     popularity_step      int32 [B, P]        which of the G is an example's
@@ -220,13 +219,18 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         Behind what is multiplied with the item's row stand the weights of the successors, which
         whoever scores the successors reads there, and those of the recent popularity.
         """
-        users = self(batch)
+        users, settings = self(batch), self.settings
         parts = [users.vectors]
-        if self.settings.similarity == "inner_product":
+        if settings.similarity == "inner_product":
             parts.append(ops.ones_like(users.vectors[:, :1]))
-        parts += [
-            each for each in (users.successor_weights, users.popularity_weights) if each is not None
-        ]
+        if settings.vector_scale != 1:
+            parts = [settings.vector_scale * part for part in parts]
+        if users.successor_weights is not None:
+            parts.append(settings.successor_scale * users.successor_weights)
+        if users.popularity_weights is not None:
+            shift = np.zeros(settings.num_popularity_columns, np.float32)
+            shift[: len(settings.popularity_shift)] = settings.popularity_shift
+            parts.append(users.popularity_weights + shift)
         served = ops.concatenate(parts, axis=-1)
         shape = ops.shape(batch["positions"])
         return ops.reshape(served, (shape[0], shape[1], served.shape[-1]))
@@ -339,17 +343,13 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
 
     def _crowd_logits(self, users: UserSide, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield what the crowd adds to the logits of label and negatives: [R], [R, M]."""
-        is_known = batch.get("label_is_known")
-        share = 1.0 if is_known is None else ops.reshape(is_known, (-1,))
         for column, weights in _columns(users.popularity_weights):
-            weights = share * weights
             counts = batch["negative_popularity"][..., column]  # [G, M]
             step = ops.reshape(batch["popularity_step"], (-1,))
             of_label = ops.reshape(batch["label_popularity"][..., column], (-1,))
             yield weights * of_label, weights[:, None] * ops.take(counts, step, axis=0)
         for column, weights in _columns(users.successor_weights):
             of_label = ops.reshape(batch["label_successions"][..., column], (-1,))
-            weights = share * weights
             of_negatives = batch["negative_successions"][column]
             yield weights * of_label, weights[:, None] * of_negatives
 

@@ -93,9 +93,12 @@ class CandidateSettings(Settings):
     logq: Literal["none", "standard", "corrected"] = "corrected"
     """Correction of the sampled logits: of the negatives alone, as the label is not sampled
     (`corrected`), or of the label too (`standard`)."""
-    catalogue_refresh_minutes: int | None = Field(default=None, ge=1)
-    """How old the catalogue of a bundle may be when serving: a watch of an item that was new since
-    teaches the vectors, not the weights of the crowd, and such items are no negatives of others."""
+    vector_scale: float = Field(default=1.0, ge=0)
+    successor_scale: float = Field(default=1.0, ge=0)
+    popularity_shift: tuple[float, ...] = ()
+    """Of what is served, not of what is trained: factors of the vectors and of the successors'
+    weights, and what is added to the weight of each window's logarithm. What is likely for all
+    watches is not quite what ranks best; choose them by the validation part."""
     seen_hidden: bool = False
     """Leave the items that a user has watched out of their negatives, as answers leave them out.
     Else the net learns that what is popular now is not watched next: its users have seen it."""
@@ -118,18 +121,21 @@ class CandidateSettings(Settings):
     some of its settings replaced. None: this section is the one net."""
 
     @model_validator(mode="after")
-    def _check_hidden(self) -> Self:
-        if self.loss == "sampled_softmax":
-            return self
-        for name, is_asked in (
-            ("seen_hidden", self.seen_hidden),
-            ("catalogue_refresh_minutes", self.catalogue_refresh_minutes is not None),
-        ):
-            if is_asked:
-                raise ValueError(
-                    f"{name} needs loss = 'sampled_softmax', got {self.loss!r}: change it, or "
-                    f"leave {name} out"
-                )
+    def _check_shift(self) -> Self:
+        if self.popularity_shift and len(self.popularity_shift) != len(self.popularity_minutes):
+            raise ValueError(
+                f"popularity_shift: expected as many numbers as popularity_minutes has "
+                f"({len(self.popularity_minutes)}), got {len(self.popularity_shift)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_seen_hidden(self) -> Self:
+        if self.seen_hidden and self.loss != "sampled_softmax":
+            raise ValueError(
+                f"seen_hidden needs loss = 'sampled_softmax', got {self.loss!r}: change it, or "
+                f"leave seen_hidden out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -173,6 +179,12 @@ class CandidateSettings(Settings):
     def larger_is_better(self) -> bool:
         """Of the validation metric."""
         return True
+
+    def as_trained(self) -> "CandidateSettings":
+        """Return these settings with their defaults for what changes nothing about a training."""
+        served_only = ("vector_scale", "successor_scale", "popularity_shift")
+        defaults = {name: type(self).model_fields[name].default for name in served_only}
+        return self.model_copy(update=defaults)
 
     @property
     def num_popularity_columns(self) -> int:

@@ -281,35 +281,22 @@ def test_what_the_user_has_seen_is_no_class_of_the_loss():
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_label_that_no_bundle_had_teaches_the_vectors_alone():
-    changes = {"similarity": "cosine", "loss": "sampled_softmax"}
-    settings = settings_of(popularity_minutes=(60,), successor_windows=(2,), **changes)
-    model, (batch,) = model_of(settings), first_batches(settings)
-    shape, rng = batch["labels"].shape, np.random.default_rng(0)
-    columns = rng.random((1, NUM_ITEMS, 2)).astype(np.float32)
-    successions = rng.random((2, shape[0] * shape[1], NUM_ITEMS)).astype(np.float32)
-    batch |= {
-        "negatives": np.arange(NUM_ITEMS, dtype=np.int32),
-        "log_expected_counts": np.zeros(NUM_ITEMS, np.float32),
-        "popularity_step": np.zeros(shape, np.int32),
-        "label_popularity": columns[0, batch["labels"]],
-        "negative_popularity": columns,
-        "label_successions": rng.random((*shape, 2)).astype(np.float32),
-        "negative_successions": successions,
-    }
-    known, unknown = (
-        float(model.softmax_loss(batch | {"label_is_known": np.full(shape, share, np.float32)})[0])
-        for share in (1, 0)
+def test_scales_and_shifts_are_of_what_is_served_alone():
+    changes = {"popularity_minutes": (60, 120), "successor_windows": (2,)}
+    plain = settings_of(loss="sampled_softmax", **changes)
+    scaled = plain.model_copy(
+        update={"vector_scale": 0.5, "successor_scale": 3.0, "popularity_shift": (0.25, -1.0)}
     )
-    assert known == pytest.approx(float(model.softmax_loss(batch)[0]), rel=1e-6)
-    alone = dict.fromkeys(("popularity", "successions"), 0)
-    without = batch | {
-        f"{of}_{name}": alone[name] * batch[f"{of}_{name}"]
-        for of in ("label", "negative")
-        for name in alone
-    }
-    assert unknown == pytest.approx(float(model.softmax_loss(without)[0]), rel=1e-6)
-    assert unknown != pytest.approx(known, rel=1e-3)
+    assert scaled.as_trained() == plain
+    (batch,) = first_batches(plain)
+    before, after = (
+        to_numpy(model_of(each).served_user_vectors(batch)) for each in (plain, scaled)
+    )
+    width = plain.embedding_width + 1
+    np.testing.assert_allclose(after[..., :width], 0.5 * before[..., :width], rtol=1e-6)
+    np.testing.assert_allclose(after[..., width:-4], 3 * before[..., width:-4], rtol=1e-6)
+    shifted = np.broadcast_to([0.25, -1, 0, 0], before[..., -4:].shape)
+    np.testing.assert_allclose(after[..., -4:] - before[..., -4:], shifted, atol=1e-6)
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

@@ -28,7 +28,7 @@ def timed_shard(seed):
 PARTS = [timed_shard(0), timed_shard(1)]
 
 
-def make(parts=PARTS, **changes):
+def make(**changes):
     settings = settings_of(
         **{
             "by_time": True,
@@ -44,8 +44,8 @@ def make(parts=PARTS, **changes):
             **changes,
         }
     )
-    sequences = join_sequences(parts)
-    labels = join_labels(parts, settings, split=TRAINING, num_trained=NUM_ITEMS)
+    sequences = join_sequences(PARTS)
+    labels = join_labels(PARTS, settings, split=TRAINING, num_trained=NUM_ITEMS)
     crowd = Crowd.of(sequences.histories, NUM_ITEMS, settings)
     sampler = NegativeSampler(settings.negatives, np.ones(NUM_ITEMS, np.int64))
     batches = TrainingBatches(sequences, labels, settings, sampler, crowd=crowd, seed=0)
@@ -168,57 +168,13 @@ def test_negatives_that_the_user_has_watched_are_marked():
             seen = set((batch["history"][row, :known] - 1).tolist())
             expected = [item in seen for item in batch["negatives"].tolist()]
             found = batch["negative_is_hidden"][row * num_positions + column]
-            # Hidden fillings repeat a real negative, and are marked as it is.
             assert found.tolist() == expected
             marked += sum(expected)
     assert marked > 100
     assert "negative_is_hidden" not in make()[0][0]
 
 
-def late_parts():
-    """Return the shards with items that appear after six hours only."""
-    parts = []
-    for histories, examples in PARTS:
-        is_early = histories.moment < 6 * SLOT
-        code = np.where(is_early & (histories.code > 6), histories.code - 6, histories.code)
-        is_early = examples.moment < 6 * SLOT
-        item = np.where(is_early & (examples.item > 5), examples.item - 6, examples.item)
-        parts.append((replace(histories, code=code), replace(examples, item=item)))
-    return parts
-
-
-def test_items_younger_than_the_catalogue_are_no_negatives_of_those_that_it_had():
-    refresh = 120 * MINUTE
-    batches, sequences, labels, _ = make(late_parts(), catalogue_refresh_minutes=120)
-    histories = sequences.histories
-    first = np.array([histories.moment[histories.code == 1 + row].min() for row in range(12)])
-    kinds = set()
-    for batch in batches:
-        examples = np.argwhere(batch["weight"] > 0)
-        of_examples = moments_of(batch, labels, sequences)
-        for example, moments in zip(examples, of_examples, strict=True):
-            built = {moment // refresh * refresh for moment in moments}
-            if len(built) > 1:
-                continue
-            was_there = first < built.pop()
-            is_known = was_there[batch["labels"][tuple(example)]]
-            assert batch["label_is_known"][tuple(example)] == is_known
-            row = example[0] * batch["labels"].shape[1] + example[1]
-            hidden = is_known & ~was_there[batch["negatives"]]
-            assert batch["negative_is_hidden"][row].tolist() == hidden.tolist()
-            kinds.add((bool(is_known), bool(hidden.any())))
-    assert kinds == {(False, False), (True, False), (True, True)}
-
-
-def test_both_reasons_to_hide_a_negative_count():
-    both, seen, young = (
-        make(late_parts(), **changes)[0]
-        for changes in (
-            {"seen_hidden": True, "catalogue_refresh_minutes": 120},
-            {"seen_hidden": True},
-            {"catalogue_refresh_minutes": 120},
-        )
-    )
-    for batch, one, other in zip(both, seen, young, strict=True):
-        either = one["negative_is_hidden"] | other["negative_is_hidden"]
-        np.testing.assert_array_equal(batch["negative_is_hidden"], either)
+def test_what_is_seen_is_hidden_in_the_sampled_softmax_only():
+    settings_of(seen_hidden=True, loss="sampled_softmax")
+    with pytest.raises(ValueError, match="seen_hidden needs loss"):
+        settings_of(seen_hidden=True)
