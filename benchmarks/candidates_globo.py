@@ -215,3 +215,7 @@ def _peers(column: str, log: Prepared, queries: HeldOut) -> dict[str, Peer]:
                 histories, 50, seen_filtered=True, moments=queries.moments
             )
     return peers
+
+
+if __name__ == "__main__":
+    main()
