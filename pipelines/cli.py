@@ -1,7 +1,6 @@
 """The `recsys` command: arguments in, one call, a readable line or one JSON object out."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +10,8 @@ import typer
 from pipelines import run as run_pipeline
 from pipelines import update as update_pipeline
 from pipelines.config import load_settings
-from pipelines.environment import set_up
-from recsys.errors import ConfigError, RecsysError, TrainingInterrupted
+from pipelines.environment import errors_in_a_line, set_up
+from recsys.errors import ConfigError
 from recsys.settings import DataSettings
 
 app = typer.Typer(
@@ -37,20 +36,10 @@ BundleDirectory = Annotated[Path, typer.Option("--bundle", help="Directory of th
 
 
 def main() -> None:
-    """Run the command; an error of ours ends in one line and exit status 1, never a traceback.
-
-    A training that a signal ended in good order is no error.
-    """
+    """Run the command."""
     set_up()
-    try:
+    with errors_in_a_line():
         app()
-    except TrainingInterrupted as interrupted:
-        print(f"recsys: {interrupted}; the same command again goes on", file=sys.stderr)
-    except RecsysError as error:
-        print(f"recsys: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @app.command()

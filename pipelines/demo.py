@@ -19,7 +19,7 @@ from rich.table import Table
 
 from pipelines import run as run_pipeline
 from pipelines.config import load_settings
-from pipelines.environment import set_up
+from pipelines.environment import errors_in_a_line, set_up
 from recsys.errors import RecsysError
 from recsys.state_files import read_states
 from serving.client import RecommenderClient, watch
@@ -32,8 +32,13 @@ NUM_ITEMS = 5
 
 
 def main() -> None:
-    """Run everything and print the answers."""
+    """Run everything and print the answers; the same again goes on where it was stopped."""
     set_up()
+    with errors_in_a_line():
+        _demonstrate()
+
+
+def _demonstrate() -> None:
     started = time.monotonic()
     console = Console(highlight=False)
     settings = load_settings(CONFIG)

@@ -1,8 +1,11 @@
-"""What a command sets before any library reads it; nothing below `main` reads the environment."""
+"""What stands around a command: the environment, set before any library reads it, and its end."""
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
+
+from recsys.errors import RecsysError, TrainingInterrupted
 
 
 def set_up() -> None:
@@ -27,3 +30,20 @@ def shared_cores(num_processes: int) -> Iterator[None]:
     finally:
         for name in shared.keys() - before.keys():
             del os.environ[name]
+
+
+@contextlib.contextmanager
+def errors_in_a_line() -> Iterator[None]:
+    """Let an error of ours end the process in one line and exit status 1, never a traceback.
+
+    A training that a signal ended in good order is no error.
+    """
+    try:
+        yield
+    except TrainingInterrupted as interrupted:
+        print(f"recsys: {interrupted}; the same command again goes on", file=sys.stderr)
+    except RecsysError as error:
+        print(f"recsys: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
