@@ -3,7 +3,7 @@
 Leave-one-out: the last watch of each user is the test, the one before it the validation (the net
 learns from neither). Full ranking of all items, no sampled metrics.
 
-    python -m benchmarks.candidates_beauty_b2 [--data DIR] [--encoder attention|bag] [--json]
+    python -m benchmarks.candidates_beauty_b2 [--data DIR] [--json]
 """
 
 from benchmarks.candidates import PEERS, Protocol, main

@@ -10,7 +10,8 @@ through 11 Oct; here the nets are trained anew through 12 Oct. Two columns:
 
     python -m benchmarks.candidates_globo [--data DIR] [--seeds 0,1,2] [--retrain] [--json]
 
-`best_peer_ratio` is the net's figure over that of the best peer on the same figure.
+EASE is of the 8,000 most watched items: the matrix of all would take 12 GB. `best_peer_ratio` is
+the net's figure over that of the best peer on the same figure.
 """
 
 import time
@@ -36,6 +37,7 @@ from benchmarks.candidates import (
     watches_of,
 )
 from benchmarks.output import print_result
+from benchmarks.peers.head_ease import HeadEase
 from benchmarks.peers.recent_successors import RecentSuccessors
 from benchmarks.real_logs import find_logs
 from pipelines.config import load_settings
@@ -198,6 +200,7 @@ def _peers(column: str, log: Prepared, queries: HeldOut) -> dict[str, Peer]:
     fitted: dict[str, Any] = {
         "popularity": lambda: Popularity.fit(known, num_items),
         "covisitation": lambda: Covisitation.fit(known, num_items),
+        "ease": lambda: HeadEase.fit(known, num_items),
         "als": lambda: MatrixFactorization.fit(known, num_items, seed=0),
     }
     peers: dict[str, Peer] = {
