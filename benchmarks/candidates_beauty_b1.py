@@ -1,8 +1,8 @@
 """Candidate stage on Amazon Beauty, BERT4Rec's file: 40,226 users, 54,542 items, protocol B1.
 
 Leave-one-out: the last watch of each user is the test, the one before it the validation (the net
-learns from neither). Full ranking of all items, no sampled metrics. EASE is of the 8,000 most watched
-items: the matrix of all would take 24 GB.
+learns from neither). Full ranking of all items, no sampled metrics. EASE is of the 8,000 most
+watched items: the matrix of all would take 24 GB.
 
     python -m benchmarks.candidates_beauty_b1 [--data DIR] [--json]
 """
