@@ -26,6 +26,8 @@ MEMBER_SETTINGS = frozenset(
         "temperature",
         "loss",
         "negatives",
+        "seen_hidden",
+        "vector_scale",
         "max_positions_per_user",
         "max_sequence_length",
         "training",
