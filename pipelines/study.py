@@ -178,7 +178,9 @@ class Worker:
             # Drawn anew for each trial, so that a study gone on with draws what it would have.
             seed = stream_seed(self._plan.settings.seed, "tune", self._number, len(finished))
             self._study.sampler = optuna.samplers.TPESampler(seed=seed)
-            trial = self._study.ask(dict(self._space.distributions))
+            with self._remaining.get_lock():
+                # Two that ask SQLite at one moment may be given the same waiting trial.
+                trial = self._study.ask(dict(self._space.distributions))
             self._run_trial(trial)
             self._check_some_work()
 
