@@ -73,21 +73,18 @@ def optimizer_steps(num_items: int, rule: str) -> Steps:
     """Return steps of an optimizer on one table, as TensorFlow's gradient of a gather comes."""
     import tensorflow as tf
 
-    from recsys.core.backends.tensorflow import sum_repeated_rows
-
     rng = stream(0, "optimizer")
     table = keras.Variable(np.zeros((num_items, OPTIMIZER_WIDTH), np.float32), name="table")
     ids = tf.constant(power_law(num_items, (BATCH_SIZE * HISTORY,), rng))
     values = tf.constant(rng.standard_normal((len(ids), OPTIMIZER_WIDTH), np.float32))
     shape = tf.constant(table.shape)  # that of `table.value` would cost a copy of it
-    is_ours = rule != "adam"
     optimizer = new_optimizer(TrainingSettings(table_optimizer=rule), None)
     optimizer.build([table])
 
     @tf.function
     def step() -> None:
         gradient = tf.IndexedSlices(values, ids, shape)
-        optimizer.apply([sum_repeated_rows(gradient) if is_ours else gradient], [table])
+        optimizer.apply([gradient], [table])
 
     def take(count: int) -> float:
         started = time.perf_counter()

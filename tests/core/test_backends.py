@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from recsys.core.backends import gather_rows, to_numpy
-from recsys.core.backends.tensorflow import compile_step, sum_repeated_rows
+from recsys.core.backends.tensorflow import compile_step, sum_repeated_rows, update_rows
 from recsys.core.optimizers.adam import new_optimizer
 from recsys.settings import TrainingSettings
 
@@ -56,3 +56,28 @@ def test_compile_step_is_right_for_repeated_ids():
 def test_new_optimizer_refuses_a_decay_without_an_end():
     with pytest.raises(ValueError, match="number of batches"):
         new_optimizer(TrainingSettings(linear_decay=True), None)
+
+
+@pytest.mark.parametrize(
+    "rows", [[3], [2, 2, 2, 2, 2], [4, 0, 4, 1], [5, 1, 1, 0, 5, 3, 3, 3, 2, 5, 0], list(range(6))]
+)
+def test_rows_are_changed_once_by_the_sum_of_their_slices(rows):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(len(rows), 3)).astype(np.float32)
+    summed = np.zeros((6, 3), np.float32)
+    np.add.at(summed, rows, values)
+    table = keras.Variable(rng.normal(size=(6, 3)).astype(np.float32))
+    slot = keras.Variable(np.zeros((6, 3), np.float32))
+    before = np.array(table.numpy())
+
+    def rule(gradient, slots):
+        return 2 * gradient, [slots[0] + gradient**2 + 1]
+
+    @tf.function
+    def step():
+        update_rows(table, [slot], tf.IndexedSlices(values, tf.constant(rows), (6, 3)), rule)
+
+    step()
+    np.testing.assert_allclose(table.numpy(), before - 2 * summed, rtol=1e-5, atol=1e-6)
+    is_met = np.isin(np.arange(6), rows)[:, None]
+    np.testing.assert_allclose(slot.numpy(), is_met * (summed**2 + 1), rtol=1e-5)

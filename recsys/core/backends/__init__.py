@@ -27,7 +27,10 @@ RowRule: TypeAlias = Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, Sequence
 
 
 class Optimizer(Protocol):
-    """What a step needs of an optimizer: one of Keras, or `RowSparse`."""
+    """What a step needs of an optimizer: one of Keras, or `RowSparse`.
+
+    One that has `sums_repeated_rows = True` is given sparse gradients whose rows may repeat.
+    """
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -73,7 +76,7 @@ def update_rows(
 ) -> None:
     """Change a table and its slots by a rule that treats each row by itself.
 
-    Under TensorFlow a sparse gradient, its rows distinct, makes the rule run on those rows alone,
+    Under TensorFlow a sparse gradient makes the rule run on its rows alone, repeated ones summed,
     and nothing else of the table and its slots is read or written. A dense gradient, the only kind
     under JAX, makes it run on all rows: a rule must leave a row of zero gradient as it is.
 
@@ -84,6 +87,11 @@ def update_rows(
         rule: What becomes of rows.
     """
     _module().update_rows(table, slots, gradient, rule)
+
+
+def sum_repeated_rows(gradient: Tensor) -> Tensor:
+    """Return a gradient in which each row of a table comes once; all else as it is."""
+    return _module().sum_repeated_rows(gradient)
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

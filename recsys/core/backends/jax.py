@@ -76,6 +76,11 @@ def gather_rows(table: keras.Variable, codes: Any) -> jax.Array:
     return keras.ops.take(table.value, codes, axis=0)
 
 
+def sum_repeated_rows(gradient: Any) -> Any:
+    """Return the gradient: JAX's are dense."""
+    return gradient
+
+
 def update_rows(
     table: keras.Variable,
     slots: Sequence[keras.Variable],

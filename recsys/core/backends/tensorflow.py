@@ -1,5 +1,6 @@
 """Gradients and compilation under TensorFlow: GradientTape in a `tf.function`."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import tensorflow as tf
 
 Batch = dict[str, Any]
 
+NUM_PARTS = 4
+"""In which the rows of a sparse gradient are summed: each runs on one core."""
+
 
 def compile_step(
     model: keras.Model,
@@ -17,6 +21,7 @@ def compile_step(
 ) -> Callable[[Batch], tuple[tf.Tensor, dict[str, tf.Tensor]]]:
     """Return a compiled function that takes one optimizer step on a batch."""
     trainable = model.trainable_variables
+    is_summing = getattr(optimizer, "sums_repeated_rows", False)
 
     # To trace takes seconds: lengths that vary between batches become open axes.
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
@@ -24,7 +29,9 @@ def compile_step(
         with tf.GradientTape() as tape:
             value, figures = loss(batch)
         gradients = tape.gradient(value, [variable.value for variable in trainable])
-        optimizer.apply([sum_repeated_rows(gradient) for gradient in gradients], trainable)
+        if not is_summing:
+            gradients = [sum_repeated_rows(gradient) for gradient in gradients]
+        optimizer.apply(gradients, trainable)
         return value, figures
 
     return step
@@ -49,7 +56,10 @@ def update_rows(
     gradient: tf.Tensor | tf.IndexedSlices,
     rule: Callable[..., tuple[tf.Tensor, Sequence[tf.Tensor]]],
 ) -> None:
-    """Change the rows that a gradient has, all of them where it is dense, by a rule."""
+    """Change the rows that a gradient has, all of them where it is dense, by a rule.
+
+    Slices of a sparse gradient that belong to one row are summed first.
+    """
     if not isinstance(gradient, tf.IndexedSlices):
         change, new_values = rule(gradient, [slot.value for slot in slots])
         for slot, value in zip(slots, new_values, strict=True):
@@ -57,11 +67,15 @@ def update_rows(
         table.value.assign_sub(change)
         return
     # Gather and scatter on the resource itself: to read a variable's value copies the table.
-    rows = gradient.indices
-    change, new_values = rule(gradient.values, [tf.gather(slot.value, rows) for slot in slots])
-    for slot, value in zip(slots, new_values, strict=True):
-        slot.value.scatter_update(tf.IndexedSlices(value, rows))
-    table.value.scatter_sub(tf.IndexedSlices(change, rows))
+    # All is gathered before any is scattered, or TensorFlow would take part after part.
+    parts = [
+        (rows, *rule(values, [tf.gather(slot.value, rows) for slot in slots]))
+        for rows, values in _summed_parts(gradient)
+    ]
+    for rows, change, new_values in parts:
+        for slot, value in zip(slots, new_values, strict=True):
+            slot.value.scatter_update(tf.IndexedSlices(value, rows))
+        table.value.scatter_sub(tf.IndexedSlices(change, rows))
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
@@ -77,10 +91,34 @@ def sum_repeated_rows(gradient: Any) -> Any:
     """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
-    # Sorted, which on wide tables is faster than `tf.unique` (docs/decisions/0006).
-    order = tf.argsort(gradient.indices, stable=True)
-    rows = tf.gather(gradient.indices, order)
-    is_first = tf.concat([[True], rows[1:] != rows[:-1]], axis=0)
+    order, rows, is_first = _sorted_rows(gradient)
     position = tf.cumsum(tf.cast(is_first, tf.int32)) - 1
     values = tf.sparse.segment_sum(gradient.values, order, position)
     return tf.IndexedSlices(values, tf.boolean_mask(rows, is_first), gradient.dense_shape)
+
+
+def _sorted_rows(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return the order of the slices by row, their rows, and whether each is the first of its row.
+
+    On wide tables this is faster than `tf.unique` (docs/decisions/0006).
+    """
+    order = tf.argsort(gradient.indices, stable=True)
+    rows = tf.gather(gradient.indices, order)
+    return order, rows, tf.concat([[True], rows[1:] != rows[:-1]], axis=0)
+
+
+def _summed_parts(gradient: tf.IndexedSlices) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """Return distinct rows and the sums of their slices, in parts that have no row in common."""
+    order, rows, is_first = _sorted_rows(gradient)
+    distinct = tf.boolean_mask(rows, is_first)
+    before = tf.concat([[0], tf.cumsum(tf.cast(is_first, tf.int32))], axis=0)  # rows that began
+    length = tf.shape(rows)[0]
+    begins = [length * part // NUM_PARTS for part in range(NUM_PARTS)]
+    cuts = [tf.searchsorted(rows, rows[begin : begin + 1])[0] for begin in begins]
+    parts = []
+    for start, end in itertools.pairwise([*cuts, length]):
+        first, last = before[start], before[end]
+        position = before[start + 1 : end + 1] - 1 - first
+        values = tf.sparse.segment_sum(gradient.values, order[start:end], position)
+        parts.append((distinct[first:last], values))
+    return parts

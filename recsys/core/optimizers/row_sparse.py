@@ -10,7 +10,7 @@ from functools import partial
 
 import keras
 
-from recsys.core.backends import Tensor, update_rows
+from recsys.core.backends import Tensor, sum_repeated_rows, update_rows
 from recsys.core.optimizers.row_rules import TableRule
 
 TABLE = "table"
@@ -24,11 +24,15 @@ def is_table(variable: keras.Variable) -> bool:
 class RowSparse:
     """Tables by one rule, the rest of the variables by a dense optimizer.
 
+    `sums_repeated_rows`: tables are summed where they are changed, which is faster.
+
     Args:
         rule: Of the tables.
         schedule: Learning rate of the tables at a step, counted from 0.
         dense: Of the rest; with a schedule of its own.
     """
+
+    sums_repeated_rows = True
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class RowSparse:
             if gradient is not None:
                 update_rows(table, slots, gradient, partial(self.rule, learning_rate=learning_rate))
         rest = [pair for pair in pairs if not is_table(pair[1])]
-        self.dense.apply([pair[0] for pair in rest], [pair[1] for pair in rest])
+        self.dense.apply([sum_repeated_rows(pair[0]) for pair in rest], [pair[1] for pair in rest])
         self.num_steps.assign(self.num_steps + 1)
 
 
