@@ -136,3 +136,21 @@ def test_what_follows_the_last_item_gains_exactly(world, channels):
         best = np.argsort(-np.where(allowed, scores[user], -np.inf), kind="stable")[:3]
         assert found[user].rows.tolist() == best.tolist()
         np.testing.assert_allclose(found[user].scores, scores[user, best], rtol=1e-5)
+
+
+def test_losses_do_not_drop_items_where_everything_was_found(world):
+    _, vectors, _ = world
+    settings = SimpleNamespace(
+        candidates=CandidateSettings(successor_windows=(2,), popularity_minutes=(60,))
+    )
+    bundle = SimpleNamespace(
+        index=Wasteful(vectors), item_vectors=vectors, popular=NONE, settings=settings
+    )
+    retrieval = Retrieval(bundle, world[0]._eligibility)
+    query = np.ones((1, 1, 8), np.float32)
+    successions = SuccessorCounts(
+        np.zeros(1, np.int64), np.array([10], np.int32), np.full((1, 2), -1000, np.float32)
+    )
+    (found,) = retrieval.by_vector(query, [restrict()], NUM_ITEMS, successions)
+    assert sorted(found.rows.tolist()) == list(range(NUM_ITEMS))
+    assert found.rows[-1] == 9
