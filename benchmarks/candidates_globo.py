@@ -42,7 +42,7 @@ from benchmarks.peers.recent_successors import RecentSuccessors
 from benchmarks.real_logs import find_logs
 from pipelines.config import load_settings
 from pipelines.held_out import HeldOut
-from pipelines.train_candidates import crowd_of
+from pipelines.train_candidates import crowd_of, served_crowd_of
 from recsys.candidates.batches import TrainingBatches
 from recsys.candidates.model import CandidateModel
 from recsys.candidates.negatives import NegativeSampler
@@ -122,7 +122,7 @@ def _ranks(column: str, model: CandidateModel, log: Prepared, settings: RecsysSe
         join_sequences(parts_of(log)),
         labels,
         settings.candidates,
-        crowd=crowd_of(log, settings.candidates),
+        crowd=served_crowd_of(log, settings.candidates, learned_until=log.data_until),
     )
     return ranking.ranks(BulkTower(model)(ranking.inputs), model.item_vectors())
 

@@ -65,8 +65,9 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     for number, (model, factor) in enumerate(zip(nets.models, nets.factors(), strict=True)):
         save_weights(model, out / _numbered(WEIGHTS, number))
         export_user_tower(model, inputs, out / _numbered("user_tower.onnx", number), factor=factor)
-    np.save(out / "item_vectors.npy", item_vectors(nets, log, settings.candidates))
-    _write_successors(log, settings.candidates, out / "successors.npy")
+    crowd = served_crowd_of(log, settings.candidates, learned_until=log.data_until)
+    np.save(out / "item_vectors.npy", item_vectors(nets, log, crowd))
+    _write_successors(crowd, log, settings.candidates, out / "successors.npy")
     _write_user_vectors(nets, log, settings.candidates, out / "user_vectors.parquet")
     described = _describe(nets, settings.candidates, histories[0])
     described |= {"learned_until": _learned_until(log)}
@@ -231,19 +232,19 @@ def validation_ranking(
         join_sequences(parts),
         labels.take(np.flatnonzero(kept)),
         settings,
-        crowd=crowd_of(log, settings),
+        crowd=served_crowd_of(log, settings, learned_until=_learned_until(log)),
     )
 
 
-def item_vectors(nets: SideBySide, log: Prepared, settings: CandidateSettings) -> np.ndarray:
+def item_vectors(nets: SideBySide, log: Prepared, crowd: Crowd) -> np.ndarray:
     """Return the vectors that are served, as of `data_until`: float32 [n, D']."""
-    vectors, popularity = nets.item_vectors(), crowd_of(log, settings).popularity
-    if popularity is None:
+    vectors = nets.item_vectors()
+    if crowd.popularity is None:
         return vectors
-    columns = np.zeros((len(vectors), settings.num_popularity_columns), np.float32)
-    refresh = popularity.refreshes(np.array([log.data_until])).item()
-    columns[: popularity.num_items] = popularity.columns(refresh)
-    return np.concatenate([vectors, columns], axis=1)
+    of_trained = crowd.popularity.columns(log.data_until)
+    # An item that nobody has watched is as popular as the least popular.
+    others = np.repeat(of_trained.min(axis=0, keepdims=True), len(vectors) - len(of_trained), 0)
+    return np.concatenate([vectors, np.concatenate([of_trained, others])], axis=1)
 
 
 def _validation(nets: SideBySide, log: Prepared, settings: RecsysSettings) -> dict[str, float]:
@@ -277,6 +278,23 @@ def crowd_of(log: Prepared, settings: CandidateSettings) -> Crowd:
     return Crowd.of(join_sequences(_parts(log)).histories, log.catalogue.num_trained, settings)
 
 
+def served_crowd_of(log: Prepared, settings: CandidateSettings, *, learned_until: int) -> Crowd:
+    """Collect what is served of all users: a forecast, where the settings have one.
+
+    Raises:
+        ConfigError: As of `crowd_of`.
+    """
+    crowd = crowd_of(log, settings)
+    if settings.forecast_minutes is None:
+        return crowd
+    return Crowd.served(
+        join_sequences(_parts(log)).histories,
+        log.catalogue.num_trained,
+        settings,
+        learned_until=learned_until,
+    )
+
+
 def _learned_until(log: Prepared) -> int:
     """Return the moment just after the newest training label."""
     newest = [
@@ -305,9 +323,9 @@ def _some_users(user: np.ndarray, max_users: int, seed: int) -> np.ndarray:
     return np.isin(user, chosen)
 
 
-def _write_successors(log: Prepared, settings: CandidateSettings, path: Path) -> None:
+def _write_successors(crowd: Crowd, log: Prepared, settings: CandidateSettings, path: Path) -> None:
     """Write the newest successors of each item as of `data_until`, where the net has them."""
-    successors = crowd_of(log, settings).successors
+    successors = crowd.successors
     if successors is not None:
         codes = np.arange(1, log.catalogue.num_trained + 1)
         moments = np.full(len(codes), log.data_until)

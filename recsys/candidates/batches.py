@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.candidates.crowd import NOBODY, Crowd
+from recsys.candidates.forecast import WatchForecast
 from recsys.candidates.negatives import NegativeSampler, merge_repeated
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.query_time import minutes_since_watch, query_time
@@ -240,7 +241,7 @@ class TrainingBatches:
 
     def _popularity_of(
         self,
-        popularity: RecentPopularity,
+        popularity: RecentPopularity | WatchForecast,
         labels: np.ndarray,
         negatives: np.ndarray,
         label: np.ndarray,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from recsys.candidates.forecast import WatchForecast
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE, RecentPopularity
 from recsys.candidates.successors import Successors
 from recsys.data.timelines import WatchHistories
@@ -13,11 +14,11 @@ class Crowd:
     """The parts that the settings use.
 
     Args:
-        popularity: Watches of each item in the last minutes.
+        popularity: Watches of each item in the last minutes, or those expected in the next.
         successors: What followed each item.
     """
 
-    popularity: RecentPopularity | None = None
+    popularity: RecentPopularity | WatchForecast | None = None
     successors: Successors | None = None
 
     @classmethod
@@ -36,6 +37,35 @@ class Crowd:
             refresh_us = settings.refresh_minutes * MICROSECONDS_PER_MINUTE
             successors = Successors(histories, num_items=num_items, refresh_us=refresh_us)
         return cls(popularity, successors)
+
+    @classmethod
+    def served(
+        cls,
+        histories: WatchHistories,
+        num_items: int,
+        settings: CandidateSettings,
+        *,
+        learned_until: int,
+    ) -> "Crowd":
+        """Collect what the settings serve: where they forecast, all is as old as a bundle is.
+
+        Args:
+            histories: Watches of all users.
+            num_items: N, trained items.
+            settings: Which parts.
+            learned_until: A forecast learns from the watches before this moment.
+        """
+        if settings.forecast_minutes is None:
+            return cls.of(histories, num_items, settings)
+        aged = settings.model_copy(update={"refresh_minutes": settings.forecast_minutes})
+        forecast = WatchForecast(
+            histories.code - 1,
+            histories.moment,
+            num_items=num_items,
+            horizon_minutes=settings.forecast_minutes,
+            learned_until=learned_until,
+        )
+        return cls(forecast, cls.of(histories, num_items, aged).successors)
 
 
 NOBODY = Crowd()

@@ -19,6 +19,7 @@ COPIED_LAYERS = (
     "encoder",
     "tower",
     "to_user_vector",
+    "skip",
     "to_popularity_weights",
     "to_successor_weights",
 )

@@ -43,6 +43,7 @@ from recsys.core.backends import Batch, Tensor, gather_rows, to_numpy
 from recsys.core.layers.bag import masked_mean
 from recsys.core.layers.embedding import Embedding
 from recsys.core.layers.numeric import powers, split_missing
+from recsys.core.layers.skip import WeightedParts
 from recsys.core.layers.tower import Tower
 from recsys.core.random import stream_seed
 from recsys.core.softmax import CHUNK_LOGITS, MAX_CHUNKS, chunked_partition, sampled_softmax
@@ -123,9 +124,12 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             kernel_initializer=keras.initializers.GlorotUniform(stream_seed(seed, "user_vector")),
             name="user_vector",
         )
+        self.skip = WeightedParts(self.encoder.num_outputs // width, name="skip")
         # Without the cosine, rows that were not learned yet shall say next to nothing.
         scale = 1.0 if settings.similarity == "cosine" else FIRST_OUTPUT_SCALE
-        self.output_table = self._item_table("output", scale)
+        self.output_table = (
+            self.watch_table if settings.shared_table else self._item_table("output", scale)
+        )
         # The weights of the recent popularity, personal as the vector is.
         self.to_popularity_weights = keras.layers.Dense(
             max(1, settings.num_popularity_columns),
@@ -146,11 +150,13 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         """Make the variables of every layer; their shapes depend on the settings alone."""
         tables = (self.watch_table, self.output_table, self.token_table, *self.context_tables)
         for table in tables:
-            if table is not None:
+            if table is not None and not table.built:
                 table.build(None)
         self.encoder.build((None, None, self.settings.embedding_width))
         num_inputs = self._num_inputs()
         self.tower.build((None, num_inputs))
+        if self.settings.skip:
+            self.skip.build((None, self.encoder.num_outputs))
         last_width = (num_inputs, *self.settings.tower)[-1]
         self.to_user_vector.build((None, last_width))
         if self.settings.popularity_minutes:
@@ -165,6 +171,8 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         flat = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [R, inputs]
         hidden = self.tower(flat, training=training)
         vectors = self.to_user_vector(hidden)
+        if self.settings.skip:
+            vectors = vectors + self.skip(flat[:, : self.encoder.num_outputs])
         if self.settings.similarity == "cosine":
             vectors = ops.normalize(vectors, axis=-1)
         return UserSide(
@@ -188,7 +196,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         """D', width of the served vectors."""
         settings = self.settings
         has_bias = settings.similarity == "inner_product"
-        crowd = settings.num_successor_columns + settings.num_popularity_columns
+        crowd = settings.num_successor_columns + settings.num_served_popularity_columns
         return settings.embedding_width + has_bias + crowd
 
     def item_vectors(self) -> np.ndarray:
@@ -228,12 +236,18 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         if users.successor_weights is not None:
             parts.append(settings.successor_scale * users.successor_weights)
         if users.popularity_weights is not None:
-            shift = np.zeros(settings.num_popularity_columns, np.float32)
-            shift[: len(settings.popularity_shift)] = settings.popularity_shift
-            parts.append(users.popularity_weights + shift)
+            parts.append(self._served_popularity_weights(users.popularity_weights))
         served = ops.concatenate(parts, axis=-1)
         shape = ops.shape(batch["positions"])
         return ops.reshape(served, (shape[0], shape[1], served.shape[-1]))
+
+    def _served_popularity_weights(self, weights: Tensor) -> Tensor:
+        """Return the weights of the columns that are served: [R, K], or [R, 1] of a forecast."""
+        if self.settings.forecast_minutes:
+            return ops.ones_like(weights[:, :1])
+        shift = np.zeros(self.settings.num_popularity_columns, np.float32)
+        shift[: len(self.settings.popularity_shift)] = self.settings.popularity_shift
+        return weights + shift
 
     def _item_table(self, name: str, scale: float = 1.0) -> ItemTable:
         settings, sizes = self.settings, self.sizes

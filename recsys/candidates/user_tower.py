@@ -45,5 +45,5 @@ class UserTower:
 
 def successor_weights(user_vectors: np.ndarray, settings: CandidateSettings) -> np.ndarray:
     """Return the weights of the successors out of served user vectors: [..., D'] -> [..., W]."""
-    end = user_vectors.shape[-1] - settings.num_popularity_columns
+    end = user_vectors.shape[-1] - settings.num_served_popularity_columns
     return user_vectors[..., end - settings.num_successor_columns : end]

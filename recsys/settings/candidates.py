@@ -22,6 +22,8 @@ MEMBER_SETTINGS = frozenset(
         "num_heads",
         "embedding_width",
         "tower",
+        "shared_table",
+        "skip",
         "dropout",
         "temperature",
         "loss",
@@ -55,6 +57,11 @@ class CandidateSettings(Settings):
     embedding_width: int = Field(default=64, ge=1)
     tower: tuple[int, ...] = (512, 256)
     """Hidden ReLU widths; a linear layer to `embedding_width` follows."""
+    shared_table: bool = False
+    """Embed watched items and score items by one table: half the weights, for small logs."""
+    skip: bool = False
+    """Add what the encoder gives, each part with a learned weight, to the user vector, past the
+    tower: the tower then learns what a sum of watched items does not say."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     context: tuple[str, ...] = ()
     """Categorical columns of the event or else of the user: country, language, device, ..."""
@@ -83,6 +90,10 @@ class CandidateSettings(Settings):
     counts among the newest so many successors, with learned weights."""
     refresh_minutes: int = Field(default=1440, ge=1)
     """How stale counts and successors may be when serving: the time between two bundles."""
+    forecast_minutes: int | None = Field(default=None, ge=1)
+    """Serve, in place of the counts, how much each item is expected to be watched in so many
+    minutes, the time between two bundles (`recsys.candidates.forecast`). Training then takes counts
+    as fresh as `refresh_minutes` says, so that the vectors need not say what is popular."""
     similarity: Literal["inner_product", "cosine"] = "inner_product"
     temperature: float = Field(default=0.05, gt=0)
     """Starting temperature of the cosine; it is learned."""
@@ -123,11 +134,16 @@ class CandidateSettings(Settings):
     some of its settings replaced. None: this section is the one net."""
 
     @model_validator(mode="after")
-    def _check_shift(self) -> Self:
+    def _check_popularity(self) -> Self:
         if self.popularity_shift and len(self.popularity_shift) != len(self.popularity_minutes):
             raise ValueError(
                 f"popularity_shift: expected as many numbers as popularity_minutes has "
                 f"({len(self.popularity_minutes)}), got {len(self.popularity_shift)}"
+            )
+        if self.forecast_minutes and (self.popularity_shift or not self.popularity_minutes):
+            raise ValueError(
+                "forecast_minutes: expected popularity_minutes for the training and no "
+                "popularity_shift, since a forecast is served in place of the counts"
             )
         return self
 
@@ -184,7 +200,7 @@ class CandidateSettings(Settings):
 
     def as_trained(self) -> "CandidateSettings":
         """Return these settings with their defaults for what changes nothing about a training."""
-        served_only = ("vector_scale", "successor_scale", "popularity_shift")
+        served_only = ("vector_scale", "successor_scale", "popularity_shift", "forecast_minutes")
         defaults = {name: type(self).model_fields[name].default for name in served_only}
         return self.model_copy(update=defaults)
 
@@ -192,6 +208,11 @@ class CandidateSettings(Settings):
     def num_popularity_columns(self) -> int:
         """K, of the recent popularity."""
         return COLUMNS_PER_WINDOW * len(self.popularity_minutes)
+
+    @property
+    def num_served_popularity_columns(self) -> int:
+        """Of the counts, or of the forecast in their place."""
+        return 1 if self.forecast_minutes else self.num_popularity_columns
 
     @property
     def num_successor_columns(self) -> int:

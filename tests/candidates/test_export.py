@@ -38,6 +38,16 @@ CASES = [
         {"successor_windows": (2, 3), "loss": "sampled_softmax"},
         EVERY_INPUT,
     ),
+    (
+        {
+            "shared_table": True,
+            "skip": True,
+            "popularity_minutes": (60,),
+            "forecast_minutes": 1440,
+            "loss": "sampled_softmax",
+        },
+        EVERY_INPUT,
+    ),
     ({"context": (), "age": False, "searches": False, "example_age": False}, EVERY_INPUT[:2]),
 ]
 

@@ -49,8 +49,9 @@ def logits_of(model, batch):
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_full_softmax_equals_the_cross_entropy_of_served_vectors(similarity):
-    settings = settings_of(similarity=similarity)
+@pytest.mark.parametrize("changes", [{}, {"shared_table": True, "skip": True}])
+def test_full_softmax_equals_the_cross_entropy_of_served_vectors(similarity, changes):
+    settings = settings_of(similarity=similarity, **changes)
     model, (batch,) = model_of(settings), first_batches(settings)
     if similarity == "inner_product":
         model.output_bias.assign(np.linspace(-2, 2, NUM_ITEMS))
@@ -297,6 +298,55 @@ def test_scales_and_shifts_are_of_what_is_served_alone():
     np.testing.assert_allclose(after[..., width:-4], 3 * before[..., width:-4], rtol=1e-6)
     shifted = np.broadcast_to([0.25, -1, 0, 0], before[..., -4:].shape)
     np.testing.assert_allclose(after[..., -4:] - before[..., -4:], shifted, atol=1e-6)
+
+
+def test_a_forecast_is_served_with_weight_one_in_place_of_the_counts():
+    changes = {"popularity_minutes": (60, 120), "successor_windows": (2,)}
+    plain = settings_of(loss="sampled_softmax", **changes)
+    forecasting = plain.model_copy(update={"forecast_minutes": 1440})
+    assert forecasting.as_trained() == plain
+    (batch,) = first_batches(plain)
+    counted, forecast = (model_of(each) for each in (plain, forecasting))
+    before, after = (to_numpy(each.served_user_vectors(batch)) for each in (counted, forecast))
+    assert after.shape[-1] == forecast.served_width == counted.served_width - 3
+    np.testing.assert_array_equal(after[..., :-1], before[..., :-4])
+    np.testing.assert_array_equal(after[..., -1], np.ones(after.shape[:-1]))
+    np.testing.assert_array_equal(
+        successor_weights(after, forecasting), successor_weights(before, plain)
+    )
+
+
+def test_a_shared_table_is_one_variable_that_both_sides_learn():
+    settings = settings_of(shared_table=True, similarity="cosine")
+    model, (batch,) = model_of(settings), first_batches(settings)
+    tables = [v for v in model.trainable_variables if v.shape == (NUM_ITEMS + 1, 6)]
+    assert [table is model.output_table.own.table for table in tables] == [True]
+    before = to_numpy(tables[0].value).copy()
+    history, labels = np.unique(batch["history"]), np.unique(batch["labels"][batch["weight"] > 0])
+    assert set(history) - {0} and set(labels + 1)
+    optimizer = new_optimizer(settings.training, None)
+    optimizer.build(model.trainable_variables)
+    compile_step(model, model.softmax_loss, optimizer)(batch)
+    changed = np.flatnonzero((to_numpy(tables[0].value) != before).any(axis=1))
+    assert set(changed) == set(range(1, NUM_ITEMS + 1))
+    items = model.item_vectors()
+    rows = to_numpy(tables[0].value)[1:]
+    np.testing.assert_allclose(items, rows / np.linalg.norm(rows, axis=1)[:, None], rtol=1e-5)
+
+
+def test_skip_adds_the_weighted_windows_to_the_vector():
+    plain = settings_of(windows=(1, 4), similarity="inner_product")
+    skipping = plain.model_copy(update={"skip": True})
+    (batch,) = first_batches(plain)
+    without, with_skip = model_of(plain), model_of(skipping)
+    with_skip.skip.weights_of_parts.assign([2.0, -0.5])
+    rows = to_numpy(with_skip.watch_table.own.table.value)
+    difference = to_numpy(with_skip(batch).vectors) - to_numpy(without(batch).vectors)
+    for number, known in enumerate(batch["positions"].ravel()):
+        watched = rows[batch["history"][number // batch["positions"].shape[1]][:known]]
+        if known:
+            expected = 2 * watched[-1] - 0.5 * watched[-4:].mean(axis=0)
+            np.testing.assert_allclose(difference[number], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

@@ -41,8 +41,10 @@ NEW = spaces(["c", "new", "rare", "a"], ["cat", "dog"], ["FR"])
 
 
 @pytest.mark.parametrize("similarity", ["inner_product", "cosine"])
-def test_rows_follow_their_ids_and_new_ids_begin_anew(tmp_path, similarity):
-    old, new = net_of(OLD, 0, similarity=similarity), net_of(NEW, 1, similarity=similarity)
+@pytest.mark.parametrize("shared_table", [False, True])
+def test_rows_follow_their_ids_and_new_ids_begin_anew(tmp_path, similarity, shared_table):
+    changes = {"similarity": similarity, "shared_table": shared_table}
+    old, new = net_of(OLD, 0, **changes), net_of(NEW, 1, **changes)
     begun = {n: to_numpy(each.value) for n, each in enumerate(new.variables)}
     save_weights(old, tmp_path / "weights.npz")
     load_weights(new, NEW, tmp_path / "weights.npz", OLD)

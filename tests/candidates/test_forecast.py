@@ -1,0 +1,86 @@
+"""What items are expected to get, in worlds where what they will get is known."""
+
+import numpy as np
+import pytest
+
+from recsys.candidates.forecast import SHARE_UNIT, SMALLEST_SHARE, WatchForecast
+from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE as MINUTE
+
+HOUR = 60 * MINUTE
+START = 20_000 * 24 * HOUR
+LIFE_MINUTES = 90
+EVERY_MINUTES = 3
+
+
+def short_lives(num_items, *, seed=0):
+    """Return watches of items that begin one after another, live 90 minutes, and end.
+
+    Each is watched at a steady rate of its own, 1 to 8 times a minute.
+    """
+    rng = np.random.default_rng(seed)
+    items, moments = [], []
+    for item in range(num_items):
+        count = LIFE_MINUTES * int(rng.integers(1, 9))
+        minutes = EVERY_MINUTES * item + rng.random(count) * LIFE_MINUTES
+        items.append(np.full(count, item, np.int32))
+        moments.append(START + (minutes * MINUTE).astype(np.int64))
+    return np.concatenate(items), np.concatenate(moments)
+
+
+def forecast_of(items, moments, num_items, until):
+    return WatchForecast(
+        items, moments, num_items=num_items, horizon_minutes=60, learned_until=until
+    )
+
+
+def test_what_will_end_is_forecast_less_than_what_has_begun():
+    items, moments = short_lives(400)
+    now = START + 360 * EVERY_MINUTES * MINUTE
+    forecast = forecast_of(items[moments < now], moments[moments < now], 400, now)
+    found = forecast.columns(now)[:, 0]
+    coming = np.bincount(items[(moments >= now) & (moments < now + HOUR)], minlength=400)
+    past = np.bincount(items[(moments < now) & (moments >= now - HOUR / 3)], minlength=400)
+    known = np.flatnonzero(past)
+    assert np.corrcoef(found[known], np.log1p(coming[known]))[0, 1] > 0.9
+    assert np.corrcoef(np.log1p(past[known]), np.log1p(coming[known]))[0, 1] < 0.5
+    ended = np.arange(300)
+    assert (found[ended] < np.quantile(found[known], 0.2)).all()
+
+
+def test_forecasts_are_shares_of_all_watches():
+    items, moments = short_lives(400)
+    now = START + 360 * EVERY_MINUTES * MINUTE
+    inside = moments < now
+    shares = np.exp(forecast_of(items[inside], moments[inside], 400, now).columns(now))
+    coming = (moments >= now) & (moments < now + HOUR)
+    of_known = np.mean(np.isin(items[coming], items[inside]))
+    assert shares.sum() == pytest.approx(SHARE_UNIT * of_known, rel=0.2)
+
+
+def test_watches_after_the_moment_and_the_order_of_the_log_change_nothing():
+    items, moments = short_lives(150)
+    now = START + 120 * EVERY_MINUTES * MINUTE
+    inside = np.flatnonzero(moments < now)
+    known = forecast_of(items[inside], moments[inside], 150, now).columns(now)
+    shuffled = np.random.default_rng(1).permutation(len(items))
+    whole = forecast_of(items[shuffled], moments[shuffled], 150, now).columns(now)
+    np.testing.assert_array_equal(known, whole)
+
+
+def test_a_short_log_is_expected_to_go_on():
+    items = np.array([0, 0, 0, 1, 7, -1], np.int32)
+    forecast = forecast_of(items, START + np.arange(6) * MINUTE, 3, START + HOUR)
+    expected = [3 / 4 * SHARE_UNIT, 1 / 4 * SHARE_UNIT, SMALLEST_SHARE]
+    np.testing.assert_allclose(forecast.columns(START + HOUR)[:, 0], np.log(expected), rtol=1e-5)
+
+
+def test_an_empty_log_expects_nothing():
+    nothing = np.zeros(0, np.int32)
+    columns = forecast_of(nothing, np.zeros(0, np.int64), 2, START).columns(START)
+    np.testing.assert_allclose(columns, np.log(SMALLEST_SHARE))
+
+
+def test_forecasts_change_with_the_horizon():
+    forecast = forecast_of(np.zeros(1, np.int32), np.array([START]), 1, START)
+    moments = START + np.array([0, HOUR - 1, HOUR])
+    assert forecast.refreshes(moments).tolist() == [START, START, START + HOUR]
