@@ -24,7 +24,7 @@ from benchmarks.candidates import each_metric, parts_of, prepare_once, train_see
 from benchmarks.output import print_result
 from benchmarks.real_logs import find_logs
 from pipelines.config import load_settings
-from pipelines.train_candidates import crowd_of
+from pipelines.train_candidates import served_crowd_of
 from recsys.candidates.sequences import join_labels, join_sequences
 from recsys.candidates.vectors import ValidationRanking
 from recsys.data.examples import TEST, VALIDATION
@@ -94,7 +94,7 @@ def _globo_cells(arguments: argparse.Namespace) -> dict[str, RecsysSettings]:
     }
     return {
         name: load_settings(
-            CONFIGS / "globo.toml", [*common, f"candidates.context={list(columns)}"]
+            CONFIGS / "globo_streaming.toml", [*common, f"candidates.context={list(columns)}"]
         )
         for name, columns in left_out.items()
     }
@@ -114,7 +114,7 @@ def _measure(
         join_sequences(parts_of(log)),
         labels,
         settings.candidates,
-        crowd=crowd_of(log, settings.candidates),
+        crowd=served_crowd_of(log, settings.candidates, learned_until=log.data_until),
     )
     figures = []
     for seed in seeds:

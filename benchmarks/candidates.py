@@ -22,7 +22,7 @@ from benchmarks.real_logs import find_logs
 from pipelines.config import load_settings
 from pipelines.held_out import HeldOut, held_out_watches
 from pipelines.prepare import prepare
-from pipelines.train_candidates import crowd_of, train_members, validation_ranking
+from pipelines.train_candidates import served_crowd_of, train_members, validation_ranking
 from recsys.artefacts import hash_json
 from recsys.candidates.sequences import Labels, Part, join_labels, join_sequences
 from recsys.candidates.side_by_side import SideBySide
@@ -198,7 +198,7 @@ def train_and_test(
             test_labels(log, settings),
             settings.candidates,
             is_seen_filtered=is_seen_filtered,
-            crowd=crowd_of(log, settings.candidates),
+            crowd=served_crowd_of(log, settings.candidates, learned_until=log.data_until),
         )
         ranks[name] = ranking.ranks(nets.user_vectors(ranking.inputs), nets.item_vectors())
     return Trained(ranks, done["validation"], done["seconds"], done["epochs"])

@@ -1,14 +1,19 @@
 """Candidate stage on Globo news clicks: the last click of each session of 13 Oct 2017 (UTC).
 
 Asked for from the clicks before it; sessions of two clicks or more; items without a watch before
-13 Oct count as misses. Hyper-parameters were chosen with 12 Oct as validation after training
-through 11 Oct; here the nets are trained anew through 12 Oct. Two columns:
+13 Oct count as misses. Hyper-parameters were chosen on the days before, each asked for after
+training up to its midnight (streaming: 12 Oct; frozen: 7 to 12 Oct, `docs/decisions/0008`); here
+the nets are trained anew through 12 Oct. Two columns, of the same nets:
 
-    frozen      nothing of 13 Oct is known but the user's own clicks up to the request
+    frozen      nothing of 13 Oct is known but the user's own clicks up to the request; what each
+                item will get is a forecast of midnight
     streaming   all methods see the same clicks up to each request: counts and successors are as
                 of the minute, and the net learns each slot of clicks once it has been asked for it
 
     python -m benchmarks.candidates_globo [--data DIR] [--seeds 0,1,2] [--retrain] [--json]
+
+Another day: `--set split.validation_from=2017-10-12 --set split.test_from=2017-10-12 --set
+split.test_until=2017-10-13`.
 
 EASE is of the 8,000 most watched items: the matrix of all would take 12 GB. `best_peer_ratio` is
 the net's figure over that of the best peer on the same figure.

@@ -261,6 +261,29 @@ def crowd_of(log: Prepared, settings: CandidateSettings) -> Crowd:
     Raises:
         ConfigError: The settings ask for times, and the log has none, or the loss no negatives.
     """
+    _check_crowd(log, settings)
+    return Crowd.of(join_sequences(_parts(log)).histories, log.catalogue.num_trained, settings)
+
+
+def served_crowd_of(log: Prepared, settings: CandidateSettings, *, learned_until: int) -> Crowd:
+    """Collect what is served of all users: a forecast, where the settings have one.
+
+    Raises:
+        ConfigError: As of `crowd_of`.
+    """
+    if settings.forecast_minutes is None:
+        return crowd_of(log, settings)
+    _check_crowd(log, settings)
+    return Crowd.forecast(
+        join_sequences(_parts(log)).histories,
+        log.catalogue.num_trained,
+        settings,
+        settings.forecast_minutes,
+        learned_until=learned_until,
+    )
+
+
+def _check_crowd(log: Prepared, settings: CandidateSettings) -> None:
     is_timed = all(shard.candidates.has_time.all() for shard in log.shards)
     asked = settings.by_time or settings.popularity_minutes or settings.successor_windows
     if asked and not is_timed:
@@ -275,24 +298,6 @@ def crowd_of(log: Prepared, settings: CandidateSettings) -> Crowd:
             "candidates.popularity_minutes, successor_windows: expected loss = 'sampled_softmax', "
             f"got {settings.loss!r}; change it, or leave them empty"
         )
-    return Crowd.of(join_sequences(_parts(log)).histories, log.catalogue.num_trained, settings)
-
-
-def served_crowd_of(log: Prepared, settings: CandidateSettings, *, learned_until: int) -> Crowd:
-    """Collect what is served of all users: a forecast, where the settings have one.
-
-    Raises:
-        ConfigError: As of `crowd_of`.
-    """
-    crowd = crowd_of(log, settings)
-    if settings.forecast_minutes is None:
-        return crowd
-    return Crowd.served(
-        join_sequences(_parts(log)).histories,
-        log.catalogue.num_trained,
-        settings,
-        learned_until=learned_until,
-    )
 
 
 def _learned_until(log: Prepared) -> int:

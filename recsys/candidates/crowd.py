@@ -39,33 +39,34 @@ class Crowd:
         return cls(popularity, successors)
 
     @classmethod
-    def served(
+    def forecast(
         cls,
         histories: WatchHistories,
         num_items: int,
         settings: CandidateSettings,
+        horizon_minutes: int,
         *,
         learned_until: int,
     ) -> "Crowd":
-        """Collect what the settings serve: where they forecast, all is as old as a bundle is.
+        """Forecast the popularity; successors are those known when the horizon began.
 
         Args:
             histories: Watches of all users.
             num_items: N, trained items.
             settings: Which parts.
-            learned_until: A forecast learns from the watches before this moment.
+            horizon_minutes: Time between two bundles.
+            learned_until: The forecast learns from the watches before this moment.
         """
-        if settings.forecast_minutes is None:
-            return cls.of(histories, num_items, settings)
-        aged = settings.model_copy(update={"refresh_minutes": settings.forecast_minutes})
         forecast = WatchForecast(
             histories.code - 1,
             histories.moment,
             num_items=num_items,
-            horizon_minutes=settings.forecast_minutes,
+            horizon_minutes=horizon_minutes,
             learned_until=learned_until,
         )
-        return cls(forecast, cls.of(histories, num_items, aged).successors)
+        aged = {"refresh_minutes": horizon_minutes, "popularity_minutes": ()}
+        successors = cls.of(histories, num_items, settings.model_copy(update=aged)).successors
+        return cls(forecast, successors)
 
 
 NOBODY = Crowd()

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from recsys.candidates.forecast import SHARE_UNIT, SMALLEST_SHARE, WatchForecast
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE as MINUTE
+from tests.candidates.small_log import settings_of
 
 HOUR = 60 * MINUTE
 START = 20_000 * 24 * HOUR
@@ -84,3 +86,9 @@ def test_forecasts_change_with_the_horizon():
     forecast = forecast_of(np.zeros(1, np.int32), np.array([START]), 1, START)
     moments = START + np.array([0, HOUR - 1, HOUR])
     assert forecast.refreshes(moments).tolist() == [START, START, START + HOUR]
+
+
+@pytest.mark.parametrize("changes", [{}, {"popularity_minutes": (60,), "popularity_shift": (0.5,)}])
+def test_a_forecast_needs_counts_for_the_training_and_takes_no_shift(changes):
+    with pytest.raises(ValidationError, match="forecast_minutes"):
+        settings_of(forecast_minutes=60, loss="sampled_softmax", **changes)
