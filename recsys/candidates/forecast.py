@@ -95,6 +95,20 @@ class WatchForecast:
             shares[active] = np.exp(np.log(np.maximum(predicted, SMALLEST_SHARE)).mean(axis=0))
         return np.log(np.maximum(shares, SMALLEST_SHARE))[:, None].astype(np.float32)
 
+    def ages(self, moment: int, items: np.ndarray) -> np.ndarray:
+        """Return how long ago items had had parts of the watches that they have at a moment.
+
+        Args:
+            moment: Microseconds.
+            items: int64 [A], rows of items with a watch before it.
+
+        Returns:
+            float64 [A, quantiles], in horizons, see `AGE_QUANTILES`.
+        """
+        number = self._num_before(moment)[items, None] * np.array(AGE_QUANTILES)
+        watch = self._of_item[self._begin[items, None] + number.astype(np.int64)]
+        return (moment - self._moments[watch]) / self._horizon
+
     def _learn(self, until: int) -> tuple[list[lightgbm.Booster], float]:
         """Return ensembles of trees, and the mean share of an item that is known but idle."""
         features, shares, idle = [], [], []
@@ -136,7 +150,6 @@ class WatchForecast:
         active = np.flatnonzero(counts[:, -1] >= MIN_WATCHES)
         counts = counts[active]
         logs = np.log1p(counts)
-        ages = (moment - self._quantiles(moment, active)) / self._horizon
         order = np.argsort(-counts[:, RANKED_WINDOWS], axis=0, kind="stable")
         minute_of_day = moment // MICROSECONDS_PER_MINUTE % MINUTES_PER_DAY
         columns = [
@@ -144,15 +157,10 @@ class WatchForecast:
             logs - np.log1p(counts.sum(axis=0)),
             np.diff(logs, axis=1),
             np.argsort(order, axis=0, kind="stable"),
-            ages,
+            self.ages(moment, active),
             np.full((len(active), 1), minute_of_day),
         ]
         return active, np.concatenate(columns, axis=1).astype(np.float32)
-
-    def _quantiles(self, moment: int, active: np.ndarray) -> np.ndarray:
-        """Return when items had had parts of their watches by a moment: int64 [A, quantiles]."""
-        number = self._num_before(moment)[active, None] * np.array(AGE_QUANTILES)
-        return self._moments[self._of_item[self._begin[active, None] + number.astype(np.int64)]]
 
     def _num_before(self, moment: int) -> np.ndarray:
         """Return each item's number of watches before a moment: int64 [N]."""

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from recsys.candidates.crowd import Crowd
 from recsys.candidates.forecast import SHARE_UNIT, SMALLEST_SHARE, WatchForecast
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE as MINUTE
+from recsys.data.timelines import WatchHistories
 from tests.candidates.small_log import settings_of
 
 HOUR = 60 * MINUTE
@@ -67,6 +69,30 @@ def test_watches_after_the_moment_and_the_order_of_the_log_change_nothing():
     shuffled = np.random.default_rng(1).permutation(len(items))
     whole = forecast_of(items[shuffled], moments[shuffled], 150, now).columns(now)
     np.testing.assert_array_equal(known, whole)
+
+
+def test_ages_are_since_parts_of_the_watches():
+    minutes = [0, 30, *range(41, 49), 50, 90]  # a stray one first, one after the moment
+    items = np.array([0] * 12 + [1], np.int32)
+    moments = START + np.array([*minutes, 20]) * MINUTE
+    forecast = forecast_of(items, moments, 2, START + HOUR)
+    found = forecast.ages(START + HOUR, np.array([0, 1]))
+    np.testing.assert_allclose(found * 60, [[60, 30, 60 - 44], [40, 40, 40]])
+
+
+def test_successors_beside_a_forecast_are_those_of_its_beginning():
+    histories = WatchHistories(
+        np.array([0, 2]), np.array([1, 2], np.int32), START + np.array([5, 10]) * MINUTE
+    )
+    settings = settings_of(
+        popularity_minutes=(60,),
+        successor_windows=(2,),
+        refresh_minutes=1,
+        loss="sampled_softmax",
+    )
+    crowd = Crowd.forecast(histories, 2, settings, 60, learned_until=START + HOUR)
+    asked = START + np.array([30, 90]) * MINUTE
+    assert crowd.successors.newest(np.array([1, 1]), asked, 1).tolist() == [[0], [2]]
 
 
 def test_a_short_log_is_expected_to_go_on():
