@@ -355,7 +355,10 @@ def _inputs_of(shard: Shard, log: Prepared, settings: CandidateSettings) -> Inpu
     parts = [(shard.histories, shard.candidates)]
     has_time = bool(shard.candidates.has_time.any())
     labels = newest_labels(parts[0], settings, log.data_until, has_time=has_time)
-    return served_inputs(join_sequences(parts), labels, settings)
+    inputs = dict(served_inputs(join_sequences(parts), labels, settings))
+    if settings.forecast_minutes:  # Made just then, whatever the time of day.
+        inputs["minutes_since_forecast"] = np.zeros(len(labels), np.float32)
+    return inputs
 
 
 def _describe(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.bundle import Bundle
-from recsys.candidates.query_time import minutes_since_watch, query_time
+from recsys.candidates.query_time import minutes_since, minutes_since_watch, query_time
 from recsys.candidates.successors import SuccessorCounts, count_successors
 from recsys.data.columns import category_of
 from recsys.data.timelines import Timelines, WatchHistories, watch_histories
@@ -94,6 +94,9 @@ def _tower_inputs(
         inputs["minutes_since_watch"] = minutes_since_watch(
             histories, users, known, moment, has_time
         )
+    if settings.forecast_minutes:
+        made = np.full_like(moment, bundle.data_until)
+        inputs["minutes_since_forecast"] = minutes_since(moment, made, has_time)
     if settings.searches:
         inputs["search_tokens"] = _search_tokens(requests, bundle)
     if settings.context:

@@ -46,6 +46,8 @@ def tower_inputs(model: CandidateModel) -> dict[str, Input]:
         inputs["query_time"] = Input("float32", ("batch", NUM_COLUMNS))
     if settings.minutes_since_watch:
         inputs["minutes_since_watch"] = Input("float32", ("batch",))
+    if settings.forecast_minutes:
+        inputs["minutes_since_forecast"] = Input("float32", ("batch",))
     if settings.watch_times:
         inputs["watch_seconds"] = Input("float32", ("batch", "history"))
     return inputs

@@ -1,10 +1,11 @@
-"""What each item will get until the next bundle, as the log of its expected share of all watches.
+"""What each item will get until the next bundle: the log of its expected share of all watches.
 
-Counts of the last hours say what was popular; a bundle is asked for what will be. Boosted trees
-learn from many past moments what came after each: of every item its counts in windows before the
-moment, their shares, ranks and trends, its ages and the time of day; the target is its share of
-the watches in the horizon after it, under a Poisson likelihood. A few items get most watches, so
-that what one set of trees makes of one item matters much: several are averaged.
+Counts of the last hours say what was popular; a bundle is asked for what will be, soon after it was
+made and at its end (`FORECAST_STARTS`). For each of these parts of the horizon, boosted trees learn
+from many past moments what came: of every item its counts in windows before the moment, their
+shares, ranks and trends, its ages and the time of day; the target is its share of the watches in
+the part, under a Poisson likelihood. A few items get most watches, so that what one set of trees
+makes of one item matters much: several are averaged.
 
 References:
     Szabo & Huberman 2010, Predicting the Popularity of Online Content (early counts forecast late
@@ -12,10 +13,14 @@ References:
     Ke et al. 2017, LightGBM: A Highly Efficient Gradient Boosting Decision Tree.
 """
 
+from dataclasses import dataclass
+from itertools import pairwise
+
 import lightgbm
 import numpy as np
 
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE
+from recsys.settings import FORECAST_STARTS
 
 WINDOWS = np.array([1 / 288, 1 / 96, 1 / 48, 1 / 24, 1 / 12, 1 / 8, 1 / 4, 1 / 2, 1, 3])
 """In horizons: of a day, from five minutes to three days."""
@@ -49,6 +54,23 @@ PARAMETERS = {
 MINUTES_PER_DAY = 1440
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What was learned of a part of the horizon.
+
+    Args:
+        ensembles: Their forecasts are averaged, by their logs.
+        idle_share: Mean share of an item that is known but idle.
+    """
+
+    ensembles: list[lightgbm.Booster]
+    idle_share: float
+
+    def log_shares(self, features: np.ndarray) -> np.ndarray:
+        """Return the logs of expected shares: float32 [A, F] -> float64 [A]."""
+        return np.mean([_log(trees.predict(features)) for trees in self.ensembles], axis=0)
+
+
 class WatchForecast:
     """Forecasts the watches of items after any moment, from those before it.
 
@@ -78,22 +100,24 @@ class WatchForecast:
         self._horizon = horizon_minutes * MICROSECONDS_PER_MINUTE
         self._of_item = np.argsort(self._items, kind="stable")
         self._begin = np.searchsorted(self._items[self._of_item], np.arange(num_items))
-        self._ensembles, self._idle_share = self._learn(learned_until)
+        self._parts = self._learn(learned_until)
 
     def refreshes(self, moments: np.ndarray) -> np.ndarray:
         """Return the last refresh at or before each moment: int64 [...], microseconds."""
         return moments // self._horizon * self._horizon
 
     def columns(self, refresh: int) -> np.ndarray:
-        """Return the logs of the expected shares after a moment: float32 [N, 1]."""
+        """Return the logs of the expected shares after a moment: float32 [N, parts]."""
         active, features = self._features(refresh)
-        shares = np.full(self.num_items, self._idle_share)
-        if not self._ensembles:
-            shares[:] = self._shares(refresh - self._horizon, refresh)
-        elif len(active):
-            predicted = np.stack([trees.predict(features) for trees in self._ensembles])
-            shares[active] = np.exp(np.log(np.maximum(predicted, SMALLEST_SHARE)).mean(axis=0))
-        return np.log(np.maximum(shares, SMALLEST_SHARE))[:, None].astype(np.float32)
+        if not self._parts:
+            shares = self._shares(refresh - self._horizon, refresh)
+            logs = np.repeat(_log(shares)[:, None], len(FORECAST_STARTS), axis=1)
+            return logs.astype(np.float32)
+        logs = np.tile([_log(part.idle_share) for part in self._parts], (self.num_items, 1))
+        for number, part in enumerate(self._parts):
+            if len(active):
+                logs[active, number] = part.log_shares(features)
+        return logs.astype(np.float32)
 
     def ages(self, moment: int, items: np.ndarray) -> np.ndarray:
         """Return how long ago items had had parts of the watches that they have at a moment.
@@ -109,26 +133,25 @@ class WatchForecast:
         watch = self._of_item[self._begin[items, None] + number.astype(np.int64)]
         return (moment - self._moments[watch]) / self._horizon
 
-    def _learn(self, until: int) -> tuple[list[lightgbm.Booster], float]:
-        """Return ensembles of trees, and the mean share of an item that is known but idle."""
-        features, shares, idle = [], [], []
+    def _learn(self, until: int) -> "list[_Part]":
+        """Return what was learned of each part of the horizon; nothing from too little."""
+        features, shares, idle_shares = [], [], []
         for moment in self._past_moments(until):
             active, columns = self._features(moment)
-            coming = self._shares(moment, moment + self._horizon)
+            coming = self._coming_shares(moment)
             busiest = np.argsort(-columns[:, len(WINDOWS) - 1], kind="stable")[:MAX_ITEMS]
             features.append(columns[busiest])
             shares.append(coming[active[busiest]])
             is_idle = self._num_before(moment) > 0
             is_idle[active] = False
-            idle.append(coming[is_idle].mean() if is_idle.any() else 0.0)
+            idle_shares.append(coming[is_idle].sum(axis=0) / max(is_idle.sum(), 1))
         if sum(map(len, features)) < MIN_ROWS:
-            return [], 0.0
-        training = lightgbm.Dataset(np.concatenate(features), np.concatenate(shares))
-        ensembles = [
-            lightgbm.train({**PARAMETERS, "seed": seed}, training, NUM_TREES)
-            for seed in range(NUM_ENSEMBLES)
+            return []
+        known, idle_share = np.concatenate(features), np.mean(idle_shares, axis=0)
+        return [
+            _Part(_fit(known, share), idle.item())
+            for share, idle in zip(np.concatenate(shares).T, idle_share, strict=True)
         ]
-        return ensembles, float(np.mean(idle))
 
     def _past_moments(self, until: int) -> list[int]:
         """Return moments whose horizon is over, the newest first, one horizon of watches before."""
@@ -167,8 +190,25 @@ class WatchForecast:
         known = self._items[: np.searchsorted(self._moments, moment)]
         return np.bincount(known, minlength=self.num_items)
 
+    def _coming_shares(self, moment: int) -> np.ndarray:
+        """Return each item's share of the watches of every part after a moment: [N, parts]."""
+        bounds = moment + (np.array([*FORECAST_STARTS, 1.0]) * self._horizon).astype(np.int64)
+        return np.stack([self._shares(*pair) for pair in pairwise(bounds)], axis=1)
+
     def _shares(self, start: int, end: int) -> np.ndarray:
         """Return each item's share of the watches in a time, in units: float64 [N]."""
         inside = slice(*np.searchsorted(self._moments, [start, end]))
         counts = np.bincount(self._items[inside], minlength=self.num_items)
         return counts * (SHARE_UNIT / max(counts.sum(), 1))
+
+
+def _fit(features: np.ndarray, shares: np.ndarray) -> list[lightgbm.Booster]:
+    training = lightgbm.Dataset(features, shares)
+    return [
+        lightgbm.train({**PARAMETERS, "seed": seed}, training, NUM_TREES)
+        for seed in range(NUM_ENSEMBLES)
+    ]
+
+
+def _log(shares: np.ndarray | float) -> np.ndarray:
+    return np.log(np.maximum(shares, SMALLEST_SHARE))

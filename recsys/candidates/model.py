@@ -18,6 +18,7 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     watch_seconds  float32 [B, T]   when each watch was, 0 the last
     labels         int32 [B, P]     rows of the items watched next
     weight         float32 [B, P]   0 for padding
+    minutes_since_forecast  float32 [B, P]  served alone: how old the bundle's forecast is
     negatives, log_expected_counts  int32, float32 [M], for the sampled softmax
     label_log_expected_counts  float32 [B, P], where the labels are corrected too
     negative_is_hidden   bool [R, M]         watched by the user before, with `seen_hidden`
@@ -47,7 +48,7 @@ from recsys.core.layers.skip import WeightedParts
 from recsys.core.layers.tower import Tower
 from recsys.core.random import stream_seed
 from recsys.core.softmax import CHUNK_LOGITS, MAX_CHUNKS, chunked_partition, sampled_softmax
-from recsys.settings import CandidateSettings
+from recsys.settings import FORECAST_STARTS, CandidateSettings
 
 CENTURY_YEARS = 100.0
 MINUTES_PER_YEAR = 365.0 * 24 * 60
@@ -236,15 +237,23 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         if users.successor_weights is not None:
             parts.append(settings.successor_scale * users.successor_weights)
         if users.popularity_weights is not None:
-            parts.append(self._served_popularity_weights(users.popularity_weights))
+            parts.append(self._served_popularity_weights(users.popularity_weights, batch))
         served = ops.concatenate(parts, axis=-1)
         shape = ops.shape(batch["positions"])
         return ops.reshape(served, (shape[0], shape[1], served.shape[-1]))
 
-    def _served_popularity_weights(self, weights: Tensor) -> Tensor:
-        """Return the weights of the columns that are served: [R, K], or [R, 1] of a forecast."""
+    def _served_popularity_weights(self, weights: Tensor, batch: Batch) -> Tensor:
+        """Return the weights of the columns that are served: [R, columns].
+
+        Of a forecast, 1 for the part of the horizon that the request lies in, the last one for
+        what is later, and 0 for the others.
+        """
         if self.settings.forecast_minutes:
-            return ops.ones_like(weights[:, :1])
+            age = ops.reshape(batch["minutes_since_forecast"], (-1, 1))
+            starts = np.array(FORECAST_STARTS, np.float32) * self.settings.forecast_minutes
+            has_begun = ops.cast(age >= starts, "float32")  # [R, parts]
+            is_over = ops.concatenate([has_begun[:, 1:], ops.zeros_like(has_begun[:, :1])], axis=1)
+            return has_begun - is_over
         shift = np.zeros(self.settings.num_popularity_columns, np.float32)
         shift[: len(self.settings.popularity_shift)] = self.settings.popularity_shift
         return weights + shift

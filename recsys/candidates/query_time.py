@@ -1,4 +1,4 @@
-"""The moment of a request as inputs of the net: place in day and week, and time since a watch."""
+"""The moment of a request as inputs of the net: place in day and week, and time since what was."""
 
 import numpy as np
 
@@ -26,6 +26,15 @@ def query_time(moment: np.ndarray, has_time: np.ndarray) -> np.ndarray:
     angles = 2 * np.pi * np.stack([days % 1, days % DAYS_PER_WEEK / DAYS_PER_WEEK], axis=-1)
     columns = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
     return np.where(has_time[..., None], columns, 0).astype(np.float32)
+
+
+def minutes_since(moment: np.ndarray, event: np.ndarray, has_time: np.ndarray) -> np.ndarray:
+    """Return the time from events to moments: int64 [...] twice, bool [...] -> float32 [...].
+
+    At least 0; 0 for a moment that is no time.
+    """
+    minutes = np.maximum(moment - event, 0) / MICROSECONDS_PER_MINUTE
+    return np.where(has_time, minutes, 0).astype(np.float32)
 
 
 def minutes_since_watch(

@@ -8,6 +8,7 @@ from keras import ops
 from recsys.candidates.batches import side_inputs
 from recsys.candidates.crowd import NOBODY, Crowd
 from recsys.candidates.model import CandidateModel
+from recsys.candidates.query_time import MICROSECONDS_PER_MINUTE, minutes_since
 from recsys.candidates.sequences import Labels, Sequences
 from recsys.candidates.successors import count_successors
 from recsys.candidates.user_tower import successor_weights
@@ -20,7 +21,8 @@ CHUNK = 1024
 Inputs = Mapping[str, np.ndarray]
 """Of the served tower: `history` int32 [B, T], `history_length` int32 [B], and what else the
 settings use of `search_tokens` int32 [B, S], `context` int32 [B, C], `age` float32 [B],
-`query_time` float32 [B, 4], `minutes_since_watch` float32 [B], `watch_seconds` float32 [B, T]."""
+`query_time` float32 [B, 4], `minutes_since_watch` float32 [B], `watch_seconds` float32 [B, T],
+`minutes_since_forecast` float32 [B]."""
 
 
 def tower(model: CandidateModel, factor: float = 1.0) -> Callable[[Mapping[str, Tensor]], Tensor]:
@@ -44,7 +46,7 @@ def tower(model: CandidateModel, factor: float = 1.0) -> Callable[[Mapping[str, 
 
 
 def served_inputs(sequences: Sequences, labels: Labels, settings: CandidateSettings) -> Inputs:
-    """Return the tower's inputs as of just before each label."""
+    """Return the tower's inputs as of just before each label; forecasts are of the last horizon."""
     length = settings.history_length
     side = side_inputs(sequences, labels, np.arange(len(labels)), settings)
     side.pop("example_age", None)
@@ -54,6 +56,10 @@ def served_inputs(sequences: Sequences, labels: Labels, settings: CandidateSetti
         side["watch_seconds"] = sequences.histories.newest_seconds(
             labels.user, labels.known_watches, length
         )
+    if settings.forecast_minutes:
+        horizon = settings.forecast_minutes * MICROSECONDS_PER_MINUTE
+        made = labels.moment // horizon * horizon
+        side["minutes_since_forecast"] = minutes_since(labels.moment, made, labels.has_time)
     return {"history": history, "history_length": history_length, **side}
 
 

@@ -5,7 +5,12 @@ unknown key is an error. Units are in the names.
 """
 
 from recsys.settings.base import Settings
-from recsys.settings.candidates import CandidateSettings, IndexSettings, NegativeDistribution
+from recsys.settings.candidates import (
+    FORECAST_STARTS,
+    CandidateSettings,
+    IndexSettings,
+    NegativeDistribution,
+)
 from recsys.settings.data import DataSettings, SplitSettings, WatchRule
 from recsys.settings.ranking import RankingSettings
 from recsys.settings.run import EvaluationSettings, RecsysSettings, ServingSettings
@@ -13,6 +18,7 @@ from recsys.settings.training import TrainingSettings
 from recsys.settings.tune import Choice, SearchRange, TuneSettings
 
 __all__ = [
+    "FORECAST_STARTS",
     "CandidateSettings",
     "Choice",
     "DataSettings",

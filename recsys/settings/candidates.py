@@ -11,6 +11,9 @@ NegativeDistribution = Literal["uniform", "log_uniform", "frequency", "in_batch"
 
 COLUMNS_PER_WINDOW = 2
 """See `recsys.candidates.counts`."""
+FORECAST_STARTS = (0.0, 1 / 12, 1 / 3)
+"""Shares of the horizon at which the parts of a forecast begin, each with a column of its own: of a
+day, two hours, the next six, the rest."""
 MEMBER_SETTINGS = frozenset(
     {
         "encoder",
@@ -92,8 +95,9 @@ class CandidateSettings(Settings):
     """How stale counts and successors may be when serving: the time between two bundles."""
     forecast_minutes: int | None = Field(default=None, ge=1)
     """Serve, in place of the counts, how much each item is expected to be watched in so many
-    minutes, the time between two bundles (`recsys.candidates.forecast`). Training then takes counts
-    as fresh as `refresh_minutes` says, so that the vectors need not say what is popular."""
+    minutes, the time between two bundles (`recsys.candidates.forecast`): soon after the bundle was
+    made, later, at its end. Training then takes counts as fresh as `refresh_minutes` says, so that
+    the vectors need not say what is popular."""
     similarity: Literal["inner_product", "cosine"] = "inner_product"
     temperature: float = Field(default=0.05, gt=0)
     """Starting temperature of the cosine; it is learned."""
@@ -212,7 +216,7 @@ class CandidateSettings(Settings):
     @property
     def num_served_popularity_columns(self) -> int:
         """Of the counts, or of the forecast in their place."""
-        return 1 if self.forecast_minutes else self.num_popularity_columns
+        return len(FORECAST_STARTS) if self.forecast_minutes else self.num_popularity_columns
 
     @property
     def num_successor_columns(self) -> int:

@@ -46,7 +46,7 @@ CASES = [
             "forecast_minutes": 1440,
             "loss": "sampled_softmax",
         },
-        EVERY_INPUT,
+        (*EVERY_INPUT, "minutes_since_forecast"),
     ),
     ({"context": (), "age": False, "searches": False, "example_age": False}, EVERY_INPUT[:2]),
 ]

@@ -14,6 +14,8 @@ HOUR = 60 * MINUTE
 START = 20_000 * 24 * HOUR
 LIFE_MINUTES = 90
 EVERY_MINUTES = 3
+LAST = -1
+"""Column of the last part of the horizon."""
 
 
 def short_lives(num_items, *, seed=0):
@@ -41,8 +43,9 @@ def test_what_will_end_is_forecast_less_than_what_has_begun():
     items, moments = short_lives(400)
     now = START + 360 * EVERY_MINUTES * MINUTE
     forecast = forecast_of(items[moments < now], moments[moments < now], 400, now)
-    found = forecast.columns(now)[:, 0]
-    coming = np.bincount(items[(moments >= now) & (moments < now + HOUR)], minlength=400)
+    found = forecast.columns(now)[:, LAST]
+    inside = (moments >= now + HOUR / 3) & (moments < now + HOUR)
+    coming = np.bincount(items[inside], minlength=400)
     past = np.bincount(items[(moments < now) & (moments >= now - HOUR / 3)], minlength=400)
     known = np.flatnonzero(past)
     assert np.corrcoef(found[known], np.log1p(coming[known]))[0, 1] > 0.9
@@ -51,14 +54,27 @@ def test_what_will_end_is_forecast_less_than_what_has_begun():
     assert (found[ended] < np.quantile(found[known], 0.2)).all()
 
 
+def test_each_part_of_the_horizon_has_its_own_forecast():
+    items, moments = short_lives(400)
+    now = START + 360 * EVERY_MINUTES * MINUTE
+    columns = forecast_of(items[moments < now], moments[moments < now], 400, now).columns(now)
+    ends_soon = 360 - LIFE_MINUTES // EVERY_MINUTES + 2 + np.arange(3)  # in 6 to 12 minutes
+    goes_on = 350 + np.arange(9)
+    assert (columns[ends_soon, LAST] < columns[goes_on, LAST].min() - 1).all()
+    falls = columns[:, LAST] - columns[:, 0]
+    assert falls[ends_soon].max() < falls[goes_on].min()
+
+
 def test_forecasts_are_shares_of_all_watches():
     items, moments = short_lives(400)
     now = START + 360 * EVERY_MINUTES * MINUTE
     inside = moments < now
     shares = np.exp(forecast_of(items[inside], moments[inside], 400, now).columns(now))
-    coming = (moments >= now) & (moments < now + HOUR)
-    of_known = np.mean(np.isin(items[coming], items[inside]))
-    assert shares.sum() == pytest.approx(SHARE_UNIT * of_known, rel=0.2)
+    bounds = now + np.array([0, HOUR / 12, HOUR / 3, HOUR])
+    for part in range(3):
+        coming = (moments >= bounds[part]) & (moments < bounds[part + 1])
+        of_known = np.mean(np.isin(items[coming], items[inside]))
+        assert shares[:, part].sum() == pytest.approx(SHARE_UNIT * of_known, rel=0.2)
 
 
 def test_watches_after_the_moment_and_the_order_of_the_log_change_nothing():
@@ -99,7 +115,8 @@ def test_a_short_log_is_expected_to_go_on():
     items = np.array([0, 0, 0, 1, 7, -1], np.int32)
     forecast = forecast_of(items, START + np.arange(6) * MINUTE, 3, START + HOUR)
     expected = [3 / 4 * SHARE_UNIT, 1 / 4 * SHARE_UNIT, SMALLEST_SHARE]
-    np.testing.assert_allclose(forecast.columns(START + HOUR)[:, 0], np.log(expected), rtol=1e-5)
+    for column in forecast.columns(START + HOUR).T:
+        np.testing.assert_allclose(column, np.log(expected), rtol=1e-5)
 
 
 def test_an_empty_log_expects_nothing():

@@ -300,17 +300,20 @@ def test_scales_and_shifts_are_of_what_is_served_alone():
     np.testing.assert_allclose(after[..., -4:] - before[..., -4:], shifted, atol=1e-6)
 
 
-def test_a_forecast_is_served_with_weight_one_in_place_of_the_counts():
+def test_the_forecast_of_the_request_s_time_is_served_in_place_of_the_counts():
     changes = {"popularity_minutes": (60, 120), "successor_windows": (2,)}
     plain = settings_of(loss="sampled_softmax", **changes)
     forecasting = plain.model_copy(update={"forecast_minutes": 1440})
     assert forecasting.as_trained() == plain
     (batch,) = first_batches(plain)
+    ages = np.resize([0, 119.5, 120, 479, 480, 1440, 9000], batch["positions"].shape)
+    batch["minutes_since_forecast"] = ages.astype(np.float32)
     counted, forecast = (model_of(each) for each in (plain, forecasting))
     before, after = (to_numpy(each.served_user_vectors(batch)) for each in (counted, forecast))
-    assert after.shape[-1] == forecast.served_width == counted.served_width - 3
-    np.testing.assert_array_equal(after[..., :-1], before[..., :-4])
-    np.testing.assert_array_equal(after[..., -1], np.ones(after.shape[:-1]))
+    assert after.shape[-1] == forecast.served_width == counted.served_width - 1
+    np.testing.assert_array_equal(after[..., :-3], before[..., :-4])
+    part = np.resize([0, 0, 1, 1, 2, 2, 2], ages.shape)
+    np.testing.assert_array_equal(after[..., -3:], np.eye(3)[part])
     np.testing.assert_array_equal(
         successor_weights(after, forecasting), successor_weights(before, plain)
     )
