@@ -21,6 +21,7 @@ the net's figure over that of the best peer on the same figure.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from benchmarks.candidates import (
     metrics,
     parse_arguments,
     parts_of,
+    prepare_once,
     prepared_log,
     ranks_in,
     summarise,
@@ -94,7 +96,9 @@ def main() -> None:
         ]
         settings = load_settings(CONFIGS / config, overrides)
         place = arguments.runs / PROTOCOL.name
-        log = prepared_log(PROTOCOL, settings, place)
+        is_other_day = any(change.startswith("split.") for change in arguments.set)
+        prepared = prepare_once if is_other_day else partial(prepared_log, PROTOCOL)
+        log = prepared(settings, place)
         ranks, seconds[column] = [], []
         for seed in seeds:
             nets, done = train_seed(log, settings, place, seed, retrain=arguments.retrain)
