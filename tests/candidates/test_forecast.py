@@ -1,5 +1,7 @@
 """What items are expected to get, in worlds where what they will get is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -7,8 +9,11 @@ from pydantic import ValidationError
 from recsys.candidates.crowd import Crowd
 from recsys.candidates.forecast import SHARE_UNIT, SMALLEST_SHARE, WatchForecast
 from recsys.candidates.popularity import MICROSECONDS_PER_MINUTE as MINUTE
+from recsys.candidates.sequences import join_labels, join_sequences
+from recsys.candidates.vectors import served_inputs
+from recsys.data.examples import VALIDATION
 from recsys.data.timelines import WatchHistories
-from tests.candidates.small_log import settings_of
+from tests.candidates.small_log import NUM_ITEMS, random_shard, settings_of
 
 HOUR = 60 * MINUTE
 START = 20_000 * 24 * HOUR
@@ -109,6 +114,16 @@ def test_successors_beside_a_forecast_are_those_of_its_beginning():
     crowd = Crowd.forecast(histories, 2, settings, 60, learned_until=START + HOUR)
     asked = START + np.array([30, 90]) * MINUTE
     assert crowd.successors.newest(np.array([1, 1]), asked, 1).tolist() == [[0], [2]]
+
+
+def test_forecasts_of_held_out_labels_are_of_the_last_horizon():
+    settings = settings_of(popularity_minutes=(60,), forecast_minutes=60, loss="sampled_softmax")
+    parts = [random_shard()]
+    labels = join_labels(parts, settings, split=VALIDATION, num_trained=NUM_ITEMS)
+    minutes = np.resize([0, 59, 60, 150], len(labels))
+    labels = replace(labels, moment=START + minutes * MINUTE)
+    found = served_inputs(join_sequences(parts), labels, settings)["minutes_since_forecast"]
+    assert found.tolist() == np.resize([0, 59, 0, 30], len(labels)).tolist()
 
 
 def test_a_short_log_is_expected_to_go_on():

@@ -15,6 +15,7 @@ from recsys.errors import ConfigError
 from recsys.recommender import Recommender
 from recsys.requests import Request
 from recsys.state import UserState
+from recsys.user_views import view_users
 
 CHANGES = [
     "candidates.forecast_minutes=1440",
@@ -53,6 +54,8 @@ def test_the_last_columns_are_the_forecast_as_of_the_bundle(paths, bundle):
 def test_a_user_of_whom_nothing_is_known_is_given_what_is_forecast(bundle, hours, part):
     now = bundle.data_until + hours * 3_600_000_000
     request = Request(user=UserState("nobody"), now=now, num_items=5)
+    age = view_users([request], bundle).tower_inputs["minutes_since_forecast"]
+    assert age.tolist() == [60 * hours]
     answer = Recommender(bundle).recommend([request])[0]
     assert not answer.degraded_stages
     forecast = bundle.item_vectors[:, part - 3]
