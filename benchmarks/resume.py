@@ -84,7 +84,7 @@ def _train(settings: RecsysSettings, prepared: Path, directory: Path) -> None:
     model = new_model(log, settings.candidates, seed=settings.seed)
     directory.mkdir(exist_ok=True)
     print(READY, flush=True)
-    history, _ = train_model(model, log, directory, seed=settings.seed)
+    history = train_model(model, log, directory, seed=settings.seed)
     checkpoint = Checkpoints(directory / UNFINISHED, num_kept=2).load()
     digest = hashlib.sha256()
     for name, arrays in checkpoint.groups.items() if checkpoint else ():
@@ -189,7 +189,10 @@ def _wait_until_ready(child: subprocess.Popen[str]) -> float:
 def _digest(child: subprocess.Popen[str]) -> str:
     output, _ = child.communicate()
     if child.returncode != 0:
-        raise SystemExit(f"a child ended with status {child.returncode}, expected 0")
+        raise SystemExit(
+            f"a child ended with status {child.returncode}, expected 0; run it alone with --child "
+            f"to see why"
+        )
     return output.strip()
 
 
