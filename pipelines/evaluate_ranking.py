@@ -4,8 +4,9 @@ Watch seconds of every impression, clicked or not. XAUC leaves out pairs of equa
 is within users, weighted by impressions, of users with both classes.
 """
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from recsys.evaluation.ranking import (
 )
 from recsys.evaluation.ranking_baselines import Objective, fit_trees, item_means
 from recsys.progress import track
+from recsys.ranking.calibration import SURFACE, Calibration
 from recsys.ranking.predictions import (
     FeatureMatrix,
     Predictions,
     feature_matrix,
     ranking_predictions,
 )
+from recsys.ranking.ranker import CALIBRATION
 from recsys.settings import RecsysSettings
 
 Scores = Mapping[str, np.ndarray]
@@ -57,9 +60,10 @@ def evaluate_ranking(
         "completion": test.completion,
     }
     table = calibration_table(seconds, test.expected_seconds)
+    edges = Calibration.load(directory / CALIBRATION).duration_edges_seconds
+    surfaces = _surface_names(prepared) if SURFACE in settings.ranking.user_categorical else []
     return {
-        "ranking": measure(test, ours, settings)
-        | {"seconds_ratio_by_surface": ratio_by_surface(test, prepared)},
+        "ranking": measure(test, ours, settings),
         "baselines": {
             name: measure(test, scores, settings) | {"wall_seconds": taken}
             for name, (scores, taken) in _baselines(settings, prepared, directory, test).items()
@@ -69,6 +73,7 @@ def evaluate_ranking(
             "true": table.true.tolist(),
             "counts": table.counts.tolist(),
         },
+        "seconds_ratio_by": seconds_ratio_by(test, surfaces, edges),
         "watch_time": _watch_time(seconds, test.expected_seconds),
     }
 
@@ -120,15 +125,61 @@ def _intervals(test: Predictions, scores: Scores, settings: RecsysSettings) -> d
     return {name: [each.low, each.high] for name, each in found.items()}
 
 
-def ratio_by_surface(test: Predictions, prepared: Prepared) -> dict[str, float]:
-    """Return predicted over true seconds by surface, of those with 1,000 impressions or more."""
-    ratios = {}
-    for code in np.unique(test.surface[test.surface > 0]).tolist():
-        own = test.surface == code
-        if own.sum() >= 1000:
-            name = prepared.vocabularies["surface"].ids(np.array([code - 1]))[0]
-            ratios[name] = seconds_ratio(test.watch_ms[own] / 1000, test.expected_seconds[own])
-    return ratios
+def seconds_ratio_by(
+    test: Predictions, surfaces: Sequence[str], duration_edges_seconds: Sequence[float]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return predicted over true seconds, before and after calibration, of groups of impressions.
+
+    Args:
+        test: R impressions.
+        surfaces: Names by code; none where the log does not tell surfaces apart.
+        duration_edges_seconds: Between the duration buckets.
+
+    Returns:
+        `surface`, `duration` and `day` (UTC), as `recsys.evaluation.report` describes them; what
+        the log does not know is absent.
+    """
+    durations = _bucket_names(duration_edges_seconds)
+    days = np.unique(test.day[~np.isnat(test.day)])
+    tables = {
+        "surface": _ratio_rows(test, test.surface, surfaces),
+        # The unknown duration, code 0, comes last.
+        "duration": _ratio_rows(test, (test.duration_bucket - 1) % len(durations), durations),
+        # Unknown days are sorted behind the last.
+        "day": _ratio_rows(test, np.searchsorted(days, test.day), days.astype(str).tolist()),
+    }
+    return {name: rows for name, rows in tables.items() if rows}
+
+
+def _surface_names(prepared: Prepared) -> list[str]:
+    vocabulary = prepared.vocabularies[SURFACE]
+    return ["unknown", *vocabulary.ids(np.arange(len(vocabulary)))]
+
+
+def _bucket_names(edges: Sequence[float]) -> list[str]:
+    if not edges:
+        return ["known", "unknown"]
+    spelled = [f"{edge:,.1f}".removesuffix(".0") for edge in edges]
+    between = [f"{low} to {high} s" for low, high in itertools.pairwise(spelled)]
+    return [f"below {spelled[0]} s", *between, f"from {spelled[-1]} s", "unknown"]
+
+
+def _ratio_rows(
+    test: Predictions, groups: np.ndarray, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return a row for each group that has impressions: int [R] groups, a name each."""
+    rows = []
+    for group, name in enumerate(names):
+        own = groups == group
+        seconds = test.watch_ms[own] / 1000
+        row = {
+            "name": name,
+            "impressions": int(own.sum()),
+            "before": seconds_ratio(seconds, test.uncalibrated_seconds[own]),
+            "after": seconds_ratio(seconds, test.expected_seconds[own]),
+        }
+        rows += [row] if row["impressions"] else []
+    return rows
 
 
 def _baselines(

@@ -25,7 +25,7 @@ from recsys.data.prepared import Prepared, load_prepared
 from recsys.errors import DataError
 from recsys.evaluation.ranking import gauc, mae, seconds_ratio, xauc
 from recsys.ranking.batches import RankingBatches
-from recsys.ranking.calibration import SURFACE, Calibration, fit_factors
+from recsys.ranking.calibration import Calibration, fit_calibration
 from recsys.ranking.export import export_ranker
 from recsys.ranking.heads import head_values
 from recsys.ranking.items import ItemFeatures
@@ -176,15 +176,14 @@ class Validation:
 
     def calibration(self) -> Calibration:
         """Fit the factors on the expected seconds."""
-        surfaces = list(self._model.spec.user_categorical)
-        column = surfaces.index(SURFACE) if SURFACE in surfaces else None
-        codes, num_codes = np.zeros(len(self._chosen), np.int64), 1
-        if column is not None:
-            codes = self._rows.features["user_categorical"][self._chosen, column]
-            num_codes = self._model.spec.user_categorical[SURFACE]
-        expected = self._values(self._score())["expected_seconds"]
-        factors = fit_factors(expected, self._seconds(), codes, num_codes)
-        return Calibration(self._model.scales.mean_watch_seconds, factors, column)
+        return fit_calibration(
+            self._values(self._score())["expected_seconds"],
+            self._seconds(),
+            self.inputs,
+            self._model.spec,
+            mean_watch_seconds=self._model.scales.mean_watch_seconds,
+            calibrate_durations=self._model.settings.calibrate_durations,
+        )
 
     def metrics(self, calibration: Calibration | None = None) -> dict[str, float]:
         """Measure all heads; `loss` is the sum of their losses. What is undefined is absent."""
@@ -192,8 +191,7 @@ class Validation:
         values = self._values(score)
         expected = values["expected_seconds"]
         if calibration is not None:
-            codes = self._rows.features["user_categorical"][self._chosen]
-            expected = expected * calibration.factors_of(codes)
+            expected = expected * calibration.factors_of(self.inputs)[:, 0]
         completed, user = self._rows.completed[self._chosen], self._rows.user[self._chosen]
         known = completed >= 0
         found = {

@@ -7,6 +7,7 @@ from recsys.bundle import Bundle
 from recsys.data.examples import TEST
 from recsys.data.prepared import load_prepared
 from recsys.data.user_states import user_states
+from recsys.ranking.ranker import Ranker
 from recsys.ranking.rows import rows_by_shard
 from recsys.recommender import Recommender
 from recsys.requests import Request
@@ -72,6 +73,14 @@ def test_user_features_are_equal_bit_by_bit(both, name):
 def test_item_codes_are_equal_bit_by_bit(both, name):
     trained, served, _ = both
     np.testing.assert_array_equal(served[name][:, :1], trained[name])
+
+
+def test_calibration_factors_are_equal_bit_by_bit(both, tiny_run):
+    trained, served, _ = both
+    calibration = Ranker.load(tiny_run / "bundle" / "ranking").calibration
+    factors = calibration.factors_of(served)
+    assert len(np.unique(factors)) > 10
+    np.testing.assert_array_equal(factors[:, :1], calibration.factors_of(trained))
 
 
 def test_candidate_numbers_are_equal_bit_by_bit_but_for_live_counters(both):

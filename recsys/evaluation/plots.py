@@ -16,6 +16,8 @@ OURS, TRUE, OTHER, INK = "#2458a6", "#d97a26", "#a9b4c2", "#39424e"
 SERIES = (OURS, TRUE, "#3f8f6b", "#8a5aa8", "#b04848", "#5c6b7a")
 LONG_TAIL = 10
 """Times the middle edge from which on the last one makes a linear axis unreadable."""
+MAX_GROUP_LABELS = 10
+"""Below a panel; of more groups, evenly spaced ones are named."""
 STYLE = {
     "axes.edgecolor": "#c3cad3",
     "axes.grid": True,
@@ -177,6 +179,32 @@ def calibration(predicted: Sequence[float], true: Sequence[float]) -> Draw:
         axes.set_xlabel("predicted seconds")
         axes.set_ylabel("true seconds")
         axes.legend()
+
+    return draw
+
+
+def seconds_ratios(title: str, rows: Sequence[Mapping[str, Any]]) -> Draw:
+    """Return predicted over true seconds of groups in order, with the line of equality.
+
+    Args:
+        title: Of the panel.
+        rows: `name`, and the ratios `before` and `after` calibration, of each group.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(1, color=TRUE, linestyle="--", label="equal")
+        lines = (("before", "uncalibrated", OTHER), ("after", "calibrated", OURS))
+        for name, label, colour in lines:
+            values = np.array([row[name] for row in rows], float)
+            axes.plot(values, color=colour, marker="o", markersize=4, label=label)
+        low, high = axes.get_ylim()
+        # Noise is not to fill the panel, nor the ratio of a few impressions to flatten the others.
+        axes.set_ylim(np.clip(low, 0, 0.9), np.clip(high, 1.1, 2))
+        shown = range(0, len(rows), -(-len(rows) // MAX_GROUP_LABELS))
+        labels = [rows[place]["name"] for place in shown]
+        axes.set_xticks(shown, labels, rotation=30, ha="right", rotation_mode="anchor")
+        axes.set_title(title, pad=24)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=3)
 
     return draw
 

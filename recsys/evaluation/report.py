@@ -20,6 +20,8 @@
     baselines       name -> metrics as above, of either stage: those with "@" stand beside
                     `candidates`, those without beside `ranking`.
     calibration     {predicted: [M], true: [M], counts: [M]}, as `CalibrationTable`.
+    seconds_ratio_by    "surface", "duration", "day" -> list of {name, impressions, before, after}:
+                    predicted over true seconds before and after calibration.
     watch_time      {edges: [M + 1], true: [M], predicted: [M]}, counts of test impressions.
     index           What `recall.json` holds: list of {kind, setting, recall, milliseconds,
                     is_chosen}.
@@ -188,6 +190,32 @@ def _seconds(figures: Figures) -> Section:
     return {"plots": draw_panels(panels, height=3.4)}
 
 
+def _seconds_ratio_by(figures: Figures) -> Section:
+    tables = figures.get("seconds_ratio_by", {})
+    panels = [
+        plots.seconds_ratios(f"Predicted over true seconds by {group}", tables[group])
+        for group in ("duration", "day")
+        if group in tables
+    ]
+    rows = [
+        {
+            "name": f"{group}: {row['name']}",
+            "cells": [
+                {"value": spell(row["impressions"])},
+                {"value": _ratio(row["before"])},
+                {"value": _ratio(row["after"]), "is_ours": True},
+            ],
+        }
+        for group, table in tables.items()
+        for row in table
+    ]
+    columns = ["impressions", "before calibration", "after calibration"]
+    return {
+        "plots": draw_panels(panels, columns=len(panels), height=3.4),
+        "table": {"columns": columns, "rows": rows} if rows else None,
+    }
+
+
 def _index(figures: Figures) -> Section:
     measured = figures.get("index") or []
     if not measured:
@@ -228,6 +256,12 @@ SECTIONS: tuple[SectionEntry, ...] = (
     ("candidates", "Candidate stage", "no candidate metrics", _candidates),
     ("ranking", "Ranking stage", "the log has no watch time, or ranking is off", _ranking),
     ("seconds", "Expected watch time", "no predicted watch time", _seconds),
+    (
+        "seconds_ratio_by",
+        "Predicted over true watch time",
+        "no ratio of predicted and true watch time",
+        _seconds_ratio_by,
+    ),
     ("index", "Index", "the index was not measured", _index),
     ("serving", "Drops and degraded answers", "no requests were counted", _serving),
     ("samples", "Samples of recommendations", "none were taken", _samples),
@@ -276,6 +310,11 @@ def spell(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.4f}" if abs(value) < 1 else f"{value:,.3f}"
+
+
+def _ratio(value: float | None) -> str:
+    """Spell a ratio: three digits behind the point on both sides of 1."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def _number(value: Any) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys.data.examples import RankingExamples
 from recsys.data.prepared import Prepared
-from recsys.ranking.calibration import SURFACE
+from recsys.ranking.features import DAY
 from recsys.ranking.items import ItemFeatures
 from recsys.ranking.ranker import SPEC, Ranker
 from recsys.ranking.rows import RankingRows, rows_by_shard
@@ -23,13 +24,17 @@ class Predictions:
 
     Args:
         expected_seconds, median_seconds, completion: float32 [R], calibrated, as served.
+        uncalibrated_seconds: float32 [R], the expected ones without their factors.
         watch_ms: int64 [R]; `duration_ms`: int64 [R], -1 unknown.
         completed: int8 [R], -1 unknown.
         user: int32 [R], numbered through all shards; `item`: int32 [R], catalogue row.
-        surface: int32 [R], its code, 0 unknown.
+        surface: int [R], its code, 0 unknown.
+        duration_bucket: int [R], of the calibration, 0 unknown.
+        day: datetime64[D] [R], UTC, NaT unknown.
     """
 
     expected_seconds: np.ndarray
+    uncalibrated_seconds: np.ndarray
     median_seconds: np.ndarray
     completion: np.ndarray
     watch_ms: np.ndarray
@@ -38,6 +43,8 @@ class Predictions:
     user: np.ndarray
     item: np.ndarray
     surface: np.ndarray
+    duration_bucket: np.ndarray
+    day: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,10 @@ def ranking_predictions(
     """
     ranker = Ranker.load(directory)
     items = ItemFeatures.build(prepared.catalogue, prepared.vocabularies, settings)
+    rows_of_shards = rows_by_shard(prepared, items, ranker.spec, {split})
     parts = [
-        _predict(ranker, rows) for rows in rows_by_shard(prepared, items, ranker.spec, {split})
+        _predict(ranker, rows) | {"day": _days(shard.ranking, split)}
+        for shard, rows in zip(prepared.shards, rows_of_shards, strict=True)
     ]
     names = Predictions.__dataclass_fields__
     return Predictions(**{name: np.concatenate([part[name] for part in parts]) for name in names})
@@ -106,12 +115,23 @@ def _predict(ranker: Ranker, rows: RankingRows) -> dict[str, np.ndarray]:
         for start in range(0, max(len(rows), 1), CHUNK)
     ]
     scores = {name: np.concatenate([chunk[name] for chunk in chunks])[:, 0] for name in chunks[0]}
+    factors = ranker.calibration.factors_of(rows.features)[:, 0]
+    surface, bucket = ranker.calibration.codes_of(rows.features)
     labels = ("watch_ms", "duration_ms", "completed", "user", "item")
-    surface = np.zeros(len(rows), np.int32)
-    if SURFACE in ranker.spec.user_categorical:
-        column = list(ranker.spec.user_categorical).index(SURFACE)
-        surface = rows.features["user_categorical"][:, column]
-    return {**scores, **{name: getattr(rows, name) for name in labels}, "surface": surface}
+    return {
+        **scores,
+        **{name: getattr(rows, name) for name in labels},
+        "uncalibrated_seconds": scores["expected_seconds"] / factors,
+        "surface": surface,
+        "duration_bucket": bucket[:, 0],
+    }
+
+
+def _days(examples: RankingExamples, split: int) -> np.ndarray:
+    """Return the days of a split's impressions, in the order of their rows: datetime64[D] [R]."""
+    own = examples.split == split
+    day = (examples.moment[own] // DAY).astype("datetime64[D]")
+    return np.where(examples.has_time[own], day, np.datetime64("NaT"))
 
 
 def _flat(rows: RankingRows) -> np.ndarray:

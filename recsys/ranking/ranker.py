@@ -29,7 +29,7 @@ class Ranker:
     ) -> None:
         self._session = load_session(graph, num_threads=num_threads)
         self._input_names = tuple(value.name for value in self._session.get_inputs())
-        self._calibration = calibration
+        self.calibration = calibration
         self.spec = spec
 
     @classmethod
@@ -49,7 +49,6 @@ class Ranker:
         """
         feed = {name: features[name] for name in self._input_names}
         raw = self._session.run([OUTPUT], feed)[0]
-        values = head_values(raw, self._calibration.mean_watch_seconds)
-        factors = self._calibration.factors_of(features["user_categorical"])
-        values["expected_seconds"] *= factors[:, None]
+        values = head_values(raw, self.calibration.mean_watch_seconds)
+        values["expected_seconds"] *= self.calibration.factors_of(features)
         return values

@@ -33,6 +33,9 @@ class RankingSettings(Settings):
     Raises AUC within users; some of it by undoing what running totals of the user say."""
     completion_column: str | None = None
     """Label of the completion head; without one, watched for its whole duration."""
+    calibrate_durations: bool = True
+    """Whether the factors on expected seconds also differ by the item's duration, which changes the
+    served order."""
     validation_metric: Literal["mae_seconds", "xauc", "gauc", "loss"] = "loss"
     training: TrainingSettings = TrainingSettings(batch_size=1024)
 

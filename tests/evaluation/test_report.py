@@ -28,6 +28,14 @@ FIGURES = {
         "item_mean": {"mae_seconds": 9.5, "xauc": None},
     },
     "calibration": {"predicted": [1.0, 2.0], "true": [1.5, 2.5], "counts": [3, 3]},
+    "seconds_ratio_by": {
+        "surface": [{"name": "home", "impressions": 7654, "before": 0.5, "after": 0.9375}],
+        "duration": [
+            {"name": "below 7 s", "impressions": 6543, "before": 1.25, "after": 1.0625},
+            {"name": "unknown", "impressions": 5, "before": None, "after": None},
+        ],
+        "day": [{"name": "2022-05-08", "impressions": 5432, "before": 1.75, "after": 25.5}],
+    },
     "watch_time": {"edges": [0, 1, 2], "true": [5, 6], "predicted": [4, 7]},
     "index": [
         {"kind": "exact", "setting": "", "recall": 1.0, "milliseconds": 0.5, "is_chosen": True},
@@ -100,6 +108,32 @@ def test_page_shows_figures_with_their_intervals(page):
 def test_page_shows_metrics_that_a_baseline_lacks_as_a_dash(page):
     ranking = page[page.index('id="ranking"') : page.index('id="seconds"')]
     assert ranking.count("–") == 1
+
+
+def section_of(page, key):
+    return page[page.index(f'<section id="{key}">') :].split("</section>")[0]
+
+
+def test_ratios_stand_by_surface_duration_and_day_with_their_impressions(page):
+    section = section_of(page, "seconds_ratio_by")
+    table = [line for line in Page(section).text if line]
+    for row in (
+        ["surface: home", "7,654", "0.500", "0.938"],
+        ["duration: below 7 s", "6,543", "1.250", "1.062"],
+        ["duration: unknown", "5", "–", "–"],
+        ["day: 2022-05-08", "5,432", "1.750", "25.500"],
+    ):
+        start = table.index(row[0])
+        assert table[start : start + 4] == row
+    assert section.count("<svg") == 1
+
+
+def test_ratios_without_days_are_shown_by_duration_alone(tmp_path):
+    ratios = {"duration": FIGURES["seconds_ratio_by"]["duration"]}
+    write_report(tmp_path / "report.html", {"seconds_ratio_by": ratios})
+    section = section_of((tmp_path / "report.html").read_text("utf-8"), "seconds_ratio_by")
+    assert section.count("<svg") == 1
+    assert "day" not in section
 
 
 def test_baselines_stand_beside_the_stage_that_they_belong_to(page):

@@ -175,15 +175,29 @@ def test_quantiles_leave_missing_values_aside():
     np.testing.assert_array_equal(quantiles(values, 4), [[0, 5, 10, 15, 20], [0] * 5])
 
 
+def calibration_of(spec):
+    return Calibration(
+        mean_watch_seconds=4.0,
+        common_factor=0.5,
+        surface_column=0,
+        surface_factors=(1.0, 2.0, 1.0, 3.0, 1.0),
+        duration_column=spec.item_numeric.index("duration_seconds"),
+        duration_edges_seconds=(20.0, 60.0),
+        duration_factors=(1.5, 0.5, 1.0, 4.0),
+    )
+
+
 def test_exported_net_gives_what_keras_gives(net, tmp_path):
     model, features = net
     export_ranker(model, first_candidates(features), tmp_path / "ranker.onnx")
-    calibration = Calibration(4.0, (1.0, 2.0, 1.0, 3.0, 1.0), surface_column=0)
+    calibration = calibration_of(model.spec)
     model.spec.save(tmp_path / "features.json")
     calibration.save(tmp_path / "calibration.json")
     found = Ranker.load(tmp_path).score(features)
     expected = head_values(outputs(model, features), 4.0)
-    expected["expected_seconds"] *= calibration.factors_of(features["user_categorical"])[:, None]
+    factors = calibration.factors_of(features)
+    assert len(np.unique(factors)) > 5
+    expected["expected_seconds"] *= factors
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
 
@@ -192,7 +206,7 @@ def test_broken_graph_is_refused(tmp_path, net):
     model, _ = net
     (tmp_path / "ranker.onnx").write_bytes(b"nonsense")
     model.spec.save(tmp_path / "features.json")
-    Calibration(1.0, (1.0,), None).save(tmp_path / "calibration.json")
+    calibration_of(model.spec).save(tmp_path / "calibration.json")
     with pytest.raises(BundleError, match="cannot load it"):
         Ranker.load(tmp_path)
 

@@ -10,13 +10,14 @@ import pytest
 
 from pipelines import train_ranking
 from pipelines.prepare import prepare
+from pipelines.train_ranking import Validation
 from recsys.data.examples import TEST, TRAINING, VALIDATION
 from recsys.data.prepared import load_prepared
 from recsys.errors import DataError
 from recsys.ranking.items import ItemFeatures
 from recsys.ranking.predictions import feature_matrix, ranking_predictions
 from recsys.ranking.ranker import Ranker
-from recsys.ranking.rows import map_rows, rows_by_shard
+from recsys.ranking.rows import RankingRows, map_rows, rows_by_shard
 from recsys.settings import (
     DataSettings,
     RankingSettings,
@@ -25,6 +26,7 @@ from recsys.settings import (
     TrainingSettings,
     WatchRule,
 )
+from tests.ranking.small_net import NUM_ROWS, first_candidates, make_model
 from tests.worlds import START, as_log
 
 NUM_USERS, NUM_ITEMS, LENGTH = 60, 6, 30
@@ -130,6 +132,35 @@ def test_validation_metrics_are_those_of_the_exported_net(trained, prepared):
     assert ratio == pytest.approx(1, abs=1e-3)
 
 
+def test_predictions_are_those_of_the_net_times_the_factors_of_their_rows(trained, prepared):
+    log, ranker = load_prepared(prepared), Ranker.load(trained)
+    found = ranking_predictions(SETTINGS.ranking, log, trained, TEST)
+    items = ItemFeatures.build(log.catalogue, log.vocabularies, SETTINGS.ranking)
+    factors = [
+        ranker.calibration.factors_of(rows.features)[:, 0]
+        for rows in rows_by_shard(log, items, ranker.spec, {TEST})
+    ]
+    assert len(np.unique(np.concatenate(factors))) > 1
+    calibrated = found.uncalibrated_seconds * np.concatenate(factors)
+    np.testing.assert_allclose(calibrated, found.expected_seconds, rtol=1e-6)
+
+
+def test_predictions_know_their_surface_bucket_and_day(trained, prepared):
+    log = load_prepared(prepared)
+    found = ranking_predictions(SETTINGS.ranking, log, trained, TEST)
+    # Users of even number are at home; users are numbered anew, but each has one surface.
+    assert set(found.surface) == {1, 2}
+    assert len(np.unique(np.column_stack([found.user, found.surface]), axis=0)) == len(
+        np.unique(found.user)
+    )
+    # All durations are 20 s: one bucket, the one of known durations.
+    assert set(found.duration_bucket) == {1}
+    assert np.unique(found.day).astype(str).tolist() == ["2026-01-09", "2026-01-10"]
+    moments = [shard.ranking.moment[shard.ranking.split == TEST] for shard in log.shards]
+    days = np.concatenate(moments).astype("datetime64[us]").astype("datetime64[D]")
+    np.testing.assert_array_equal(found.day, days)
+
+
 def test_log_without_scores_of_the_candidate_stage_says_so(trained):
     assert Ranker.load(trained).spec.retrieval_trained is False
 
@@ -157,6 +188,32 @@ def test_feature_matrix_names_every_column(trained, prepared):
     assert sorted(set(item)) == [0, 1, 2, 3, 4]
     for code in (1, 2, 3, 4):
         assert len(set(matrix.watch_ms[item == code])) == 1
+
+
+def rows_of_small_world(features):
+    unknown = np.full(NUM_ROWS, -1)
+    return RankingRows(
+        first_candidates(features),
+        user=np.arange(NUM_ROWS) % 3,
+        item=unknown,
+        duration_ms=unknown,
+        watch_ms=1000 * np.arange(NUM_ROWS),
+        completed=unknown,
+        split=np.where(np.arange(NUM_ROWS) < 20, VALIDATION, TRAINING),
+    )
+
+
+@pytest.mark.parametrize("calibrate_durations", [True, False])
+def test_setting_decides_whether_durations_are_calibrated(calibrate_durations):
+    model, features = make_model(calibrate_durations=calibrate_durations)
+    validation = Validation(model, rows_of_small_world(features))
+    calibration = validation.calibration()
+    assert (len(set(calibration.duration_factors)) > 4) == calibrate_durations
+    assert len(set(calibration.surface_factors)) > 3
+    before, after = validation.metrics(), validation.metrics(calibration)
+    assert before["seconds_ratio"] != pytest.approx(1, abs=0.1)
+    assert after["seconds_ratio"] == pytest.approx(1, abs=1e-6)
+    assert before["mae_seconds"] == after["mae_seconds"]
 
 
 def test_log_without_validation_rows_is_refused(prepared, tmp_path, monkeypatch):
