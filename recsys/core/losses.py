@@ -3,7 +3,12 @@
 References:
     Covington, Adams & Sargin 2016, Deep Neural Networks for YouTube Recommendations.
     Koenker & Bassett 1978, Regression Quantiles (the pinball loss).
+    Nix & Weigend 1994, Estimating the Mean and Variance of the Target Probability Distribution.
+    Sun et al. 2024, CREAD: A Classification-Restoration Framework with Error Adaptive
+    Discretization for Watch Time Prediction in Video Recommender Systems.
 """
+
+import math
 
 from keras import ops
 
@@ -68,3 +73,37 @@ def pinball(predictions: Tensor, targets: Tensor, quantile: float) -> Tensor:
 def absolute_error(predictions: Tensor, targets: Tensor) -> Tensor:
     """Return |y - f|, least in the mean at the conditional median: float [...] twice -> [...]."""
     return ops.abs(targets - predictions)
+
+
+def ordinal(logits: Tensor, thresholds: Tensor, watch_time: Tensor) -> Tensor:
+    """Mean over m of the logistic loss of 1[T > t_m]: the classification part of Sun et al. 2024.
+
+    Unlike theirs it has no term for the watch time restored from the probabilities, and none for
+    probabilities that do not descend with m; and it is a mean over m, whose size does not depend
+    on M.
+
+    Args:
+        logits: float [..., M], of T > t_m.
+        thresholds: float [M], t_m, in the unit of watch_time.
+        watch_time: float [...], T.
+
+    Returns:
+        float [...].
+    """
+    is_longer = ops.cast(ops.greater(ops.expand_dims(watch_time, -1), thresholds), logits.dtype)
+    return ops.mean(binary_cross_entropy(logits, is_longer), axis=-1)
+
+
+def gaussian_negative_log_likelihood(mean: Tensor, deviation: Tensor, targets: Tensor) -> Tensor:
+    """Return log(s) + ((y - m) / s)^2 / 2 + log(2 pi) / 2, after Nix & Weigend 1994.
+
+    Args:
+        mean: float [...], m.
+        deviation: float [...], s > 0, the standard deviation.
+        targets: float [...], y.
+
+    Returns:
+        float [...], least in the mean at the conditional mean and standard deviation.
+    """
+    error = (targets - mean) / deviation
+    return ops.log(deviation) + 0.5 * ops.square(error) + 0.5 * math.log(2.0 * math.pi)

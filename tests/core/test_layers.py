@@ -102,6 +102,16 @@ def test_quantile_ramps_interpolate_between_quantiles(with_powers):
     assert found.shape == (8, 4 if with_powers else 2)
 
 
+def test_quantile_ramps_in_pieces_fill_one_after_the_other():
+    quantiles = np.array([[0.0, 1.0, 10.0, 100.0, 200.0], [0.0, 0.0, 2.0, 4.0, 8.0]])
+    layer = QuantileRamps(quantiles, with_powers=False, num_pieces=2)
+    values = np.array([[0.5, 4.0], [55.0, np.nan], [200.0, -1.0]], np.float32)
+    found = to_numpy(layer(values))
+    # Two pieces of the first feature, two of the second, then what is missing.
+    expected = [[0.25, 0, 1, 0.5, 0, 0], [1, 0.25, 0, 0, 0, 1], [1, 1, 0, 0, 0, 0]]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_quantile_ramps_step_where_quantiles_are_equal():
     layer = QuantileRamps(np.array([[0.0, 0.0, 0.0, 4.0]]), with_powers=False)
     found = to_numpy(layer(np.array([[0.0], [2.0], [4.0]], np.float32)))[:, 0]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from keras import ops
+from scipy.stats import norm
 
 from recsys.core import losses
 from recsys.core.backends import to_numpy
@@ -74,3 +75,48 @@ def test_absolute_error_is_twice_the_pinball_of_the_median(rng):
     np.testing.assert_allclose(found, np.abs(predictions - targets), rtol=1e-6)
     half = values_of(losses.pinball(predictions, targets, 0.5))
     np.testing.assert_allclose(found, 2 * half, rtol=1e-6)
+
+
+def test_ordinal_by_hand():
+    logits = np.log([[3.0, 1.0, 1 / 4], [3.0, 1.0, 1 / 4]]).astype(np.float32)
+    found = values_of(losses.ordinal(logits, np.array([1.0, 2.0, 5.0]), np.array([2.5, 1.0])))
+    # P(T > t) is 3/4, 1/2, 1/5; 2.5 is above two thresholds, 1 above none, not even the first.
+    probabilities = [[3 / 4, 1 / 2, 4 / 5], [1 / 4, 1 / 2, 4 / 5]]
+    np.testing.assert_allclose(found, -np.log(probabilities).mean(axis=1), rtol=1e-5)
+
+
+def test_ordinal_of_one_threshold_is_a_logistic_loss(rng):
+    logits = rng.normal(size=(2, 4, 1)).astype(np.float32)
+    watch_time = rng.exponential(size=(2, 4)).astype(np.float32)
+    found = values_of(losses.ordinal(logits, np.float32([0.7]), watch_time))
+    labels = (watch_time > 0.7).astype(np.float32)
+    expected = values_of(losses.binary_cross_entropy(logits[..., 0], labels))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_ordinal_is_least_at_the_shares_above():
+    watch_time, thresholds = np.array([0, 0, 0, 1, 7], np.float32), np.float32([0.5, 3])
+    for place, share in enumerate((2 / 5, 1 / 5)):
+        fixed = np.zeros((5, 2), np.float32)
+        fixed[:, place] = 1
+        best = least_logit(lambda z, one=fixed: losses.ordinal(z * one, thresholds, watch_time))
+        assert 1 / (1 + math.exp(-best)) == pytest.approx(share, abs=2e-3)
+
+
+def test_gaussian_negative_log_likelihood_equals_the_density(rng):
+    mean, targets = rng.normal(size=(2, 9)).astype(np.float32)
+    deviation = rng.uniform(0.2, 4, 9).astype(np.float32)
+    found = values_of(losses.gaussian_negative_log_likelihood(mean, deviation, targets))
+    np.testing.assert_allclose(found, -norm.logpdf(targets, mean, deviation), rtol=1e-5)
+
+
+def test_gaussian_negative_log_likelihood_is_least_at_mean_and_deviation(rng):
+    targets = rng.normal(3, 2, 200).astype(np.float32)
+
+    def mean_loss(mean, log_deviation):
+        deviation = np.exp(np.float32(log_deviation))
+        return losses.gaussian_negative_log_likelihood(np.float32(mean), deviation, targets)
+
+    assert least_logit(lambda m: mean_loss(m, 0.5)) == pytest.approx(targets.mean(), abs=5e-3)
+    best = least_logit(lambda z: mean_loss(targets.mean(), z))
+    assert math.exp(best) == pytest.approx(targets.std(), rel=5e-3)
