@@ -112,6 +112,8 @@ def ranking_examples(
 ) -> tuple[RankingExamples, np.ndarray]:
     """Make an example of every impression whose watch time is known; counters are still zero.
 
+    Its moment is that of its request: who asks for a page has seen nothing of it yet.
+
     Returns:
         The examples, and int64 [N], their positions in the timelines.
     """
@@ -120,7 +122,7 @@ def ranking_examples(
     no_counters = np.zeros((len(chosen), len(ITEM_COUNTERS)), np.int64)
     codes = {
         name: column_codes(log, name, vocabularies[name])[chosen]
-        for name in settings.user_categorical
+        for name in sorted({*settings.user_categorical, *settings.bias_categorical})
     }
     numeric = {
         name: (event_ages(log) if name == "age" else column_numbers(log, name))[chosen]
@@ -129,12 +131,13 @@ def ranking_examples(
     examples = RankingExamples(
         user=timelines.user_of_event()[chosen].astype(np.int32),
         item=timelines.item[chosen],
-        moment=timelines.moment[chosen],
+        moment=request_moments(log, timelines)[chosen],
         has_time=timelines.has_time[chosen],
         watch_ms=timelines.watch_ms[chosen],
         duration_ms=np.where(log.duration_ms > 0, log.duration_ms, -1)[chosen],
         clicked=timelines.clicked[chosen],
         completed=_completed(log, timelines, settings.completion_column)[chosen],
+        liked=_liked(log, settings.like_column)[chosen],
         split=log.split[chosen],
         item_counters=no_counters,
         channel_counters=no_counters,
@@ -144,6 +147,24 @@ def ranking_examples(
         retrieval_rank=floats(log.events, "candidate_rank")[chosen],
     )
     return examples, chosen
+
+
+def request_moments(log: UserLog, timelines: Timelines) -> np.ndarray:
+    """Return when each event's request began, as far as the log tells requests: int64 [E].
+
+    The first moment among a user's events of one `request_id`, the event's own where it has none.
+    Otherwise the items of a page would be described as of their own moments, seconds apart: by how
+    lately the item above was shown, a net would learn their positions, which no server can tell it.
+    """
+    request = _numbers_of(log.events, "request_id")
+    known = np.flatnonzero(request >= 0)
+    keys = timelines.user_of_event()[known] * (len(request) + 1) + request[known]
+    _, number = np.unique(keys, return_inverse=True)
+    first = np.full(len(known), np.iinfo(np.int64).max)
+    np.minimum.at(first, number, timelines.moment[known])
+    moments = timelines.moment.copy()
+    moments[known] = first[number]
+    return moments
 
 
 def channel_numbers(items: pa.Table) -> np.ndarray:
@@ -161,6 +182,13 @@ def _completed(log: UserLog, timelines: Timelines, column: str | None) -> np.nda
     known = (log.duration_ms > 0) & (timelines.watch_ms >= 0)
     finished = timelines.watch_ms >= log.duration_ms
     return np.where(known, finished, -1).astype(np.int8)
+
+
+def _liked(log: UserLog, column: str | None) -> np.ndarray:
+    """Return the label of the like head of each event: int8 [E], -1 unknown."""
+    if column is None:
+        return np.full(len(log.events), -1, np.int8)
+    return flags(log.events, required(log.events, column, "ranking.like_column"))
 
 
 def _targets(log: UserLog, timelines: Timelines, kind: str) -> np.ndarray:

@@ -57,14 +57,15 @@ class RankingExamples:
     Args:
         user: int32 [N], index of the user in the shard's `Timelines`.
         item: int32 [N], catalogue row.
-        moment: int64 [N]; `has_time`: bool [N].
+        moment: int64 [N], when its request began; `has_time`: bool [N].
         watch_ms: int64 [N]; `duration_ms`: int64 [N], -1 unknown.
-        clicked, completed: int8 [N], -1 unknown.
+        clicked, completed, liked: int8 [N], -1 unknown.
         split: int8 [N].
         item_counters, channel_counters: int64 [N, 5] (`ITEM_COUNTERS`), as of the moment, over
             the whole log; the channel's are those of all items of the item's channel (zeros
             where it has none).
-        codes: name -> int32 [N], codes of the `user_categorical` columns as of the event.
+        codes: name -> int32 [N], codes of the `user_categorical` and `bias_categorical` columns as
+            of the event.
         numeric: name -> float32 [N], `user_numeric` columns, NaN missing.
         retrieval_score, retrieval_rank: float32 [N], NaN where the log does not say.
     """
@@ -77,6 +78,7 @@ class RankingExamples:
     duration_ms: np.ndarray
     clicked: np.ndarray
     completed: np.ndarray
+    liked: np.ndarray
     split: np.ndarray
     item_counters: np.ndarray
     channel_counters: np.ndarray

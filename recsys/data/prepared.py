@@ -27,7 +27,7 @@ from recsys.data.examples import CandidateExamples, RankingExamples
 from recsys.data.timelines import Timelines, WatchHistories
 from recsys.data.vocabulary import Vocabulary
 
-KIND, FORMAT = "prepared", 1
+KIND, FORMAT = "prepared", 2
 
 Record = TypeVar("Record", Timelines, WatchHistories, CandidateExamples, RankingExamples)
 

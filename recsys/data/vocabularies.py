@@ -56,7 +56,13 @@ def count_shard(log: UserLog, settings: RecsysSettings, cuts: Cuts) -> ShardCoun
 
 def user_columns(settings: RecsysSettings) -> list[str]:
     """Return the categorical columns of events and users that the nets read."""
-    return sorted({*settings.candidates.context, *settings.ranking.user_categorical})
+    return sorted(
+        {
+            *settings.candidates.context,
+            *settings.ranking.user_categorical,
+            *settings.ranking.bias_categorical,
+        }
+    )
 
 
 def build_catalogue(

@@ -96,6 +96,21 @@ def test_impressions_of_known_watch_time_are_ranked(ranking):
     assert ranking.clicked.tolist() == [-1] * 6
 
 
+def test_impressions_of_a_request_are_as_of_its_first(tmp_path):
+    # Two users have a request of the same id; one user's other events have none.
+    request = pa.array(["r", "r", None, "s", "r", None, "r", "r"])
+    prepared = prepare_tiny(tmp_path / "p", tiny_log(event_table(request_id=request)))
+    without = prepare_tiny(tmp_path / "w", tiny_log(event_table()))
+    found, own = (each.shards[0].ranking.moment // SECOND for each in (prepared, without))
+    user = prepared.shards[0].ranking.user
+    events = prepared.shards[0].events(["request_id", "event_time"]).to_pylist()
+    assert any(event["request_id"] for event in events)
+    assert (found <= own).all()
+    assert (found < own).any()
+    for owner in np.unique(user):
+        assert found[user == owner].min() == own[user == owner].min()
+
+
 def test_item_counters_see_only_the_past(ranking):
     assert ranking.item_counters.tolist() == [
         [0, 0, 0, 0, 0],
@@ -154,6 +169,35 @@ def test_labels_of_the_log_replace_the_defaults(tmp_path):
     assert prepared.shards[0].timelines.is_watch.tolist() == [0, 1, 1, 1, 0, 0, 1, 0]
 
 
+def test_likes_are_unknown_without_a_column(ranking):
+    assert ranking.liked.dtype == np.int8
+    assert ranking.liked.tolist() == [-1] * 6
+
+
+def test_likes_come_from_their_column(tmp_path):
+    columns = {"hearts": pa.array([0, 2, None, 1, 1, 0, 1, None])}
+    changed = tiny_settings(ranking={"like_column": "hearts"})
+    prepared = prepare_tiny(tmp_path / "p", tiny_log(event_table(**columns)), changed)
+    ranking = prepared.shards[0].ranking
+    # Neither an event that is no impression nor one of unknown watch time is an example.
+    assert ranking.liked.tolist() == [0, 1, -1, 1, 1, -1]
+    assert ranking.completed.tolist() == [0, 0, 0, 0, 1, -1]
+
+
+def test_bias_columns_of_the_event_are_codes_beside_those_of_the_user(tmp_path):
+    position = pa.array([2, 1, 2, None, 3, 1, 3, 9], pa.int16())
+    changed = tiny_settings(ranking={"bias_categorical": ("position",)})
+    prepared = prepare_tiny(tmp_path / "p", tiny_log(event_table(position=position)), changed)
+    # Of the training events two are at 2, then come 1 and 3; 9 is of the test part only.
+    vocabulary = prepared.vocabularies["position"]
+    codes = vocabulary.rows(["2", "1", "3", "9"]) + 1
+    assert sorted(codes.tolist()) == [0, 1, 2, 3]
+    two, one, three, _ = codes.tolist()
+    found = prepared.shards[0].ranking.codes
+    assert set(found) == {"user_id", "position"}
+    assert found["position"].tolist() == [two, one, two, 0, three, 0]
+
+
 def test_channels_are_numbered_once():
     channels = channel_numbers(pa.table({"channel_id": ["b", None, "a", "b"]}))
     assert channels[0] == channels[3] != channels[2]
@@ -168,6 +212,8 @@ def test_channels_are_numbered_once():
         {"ranking": {"user_numeric": ("mood",)}},
         {"ranking": {"item_categorical": ("mood",)}},
         {"ranking": {"completion_column": "mood"}},
+        {"ranking": {"like_column": "mood"}},
+        {"ranking": {"bias_categorical": ("mood",)}},
         {"data": {"watch": {"column": "mood"}}},
     ],
 )
