@@ -54,16 +54,11 @@ def evaluate_ranking(
     """
     test = ranking_predictions(settings.ranking, prepared, directory, TEST)
     seconds = test.watch_ms / 1000
-    ours = {
-        "expected_seconds": test.expected_seconds,
-        "median_seconds": test.median_seconds,
-        "completion": test.completion,
-    }
-    table = calibration_table(seconds, test.expected_seconds)
+    table = calibration_table(seconds, test.values["expected_seconds"])
     edges = Calibration.load(directory / CALIBRATION).duration_edges_seconds
     surfaces = _surface_names(prepared) if SURFACE in settings.ranking.user_categorical else []
     return {
-        "ranking": measure(test, ours, settings),
+        "ranking": measure(test, test.values, settings),
         "baselines": {
             name: measure(test, scores, settings) | {"wall_seconds": taken}
             for name, (scores, taken) in _baselines(settings, prepared, directory, test).items()
@@ -74,7 +69,7 @@ def evaluate_ranking(
             "counts": table.counts.tolist(),
         },
         "seconds_ratio_by": seconds_ratio_by(test, surfaces, edges),
-        "watch_time": _watch_time(seconds, test.expected_seconds),
+        "watch_time": _watch_time(seconds, test.values["expected_seconds"]),
     }
 
 
@@ -176,7 +171,7 @@ def _ratio_rows(
             "name": name,
             "impressions": int(own.sum()),
             "before": seconds_ratio(seconds, test.uncalibrated_seconds[own]),
-            "after": seconds_ratio(seconds, test.expected_seconds[own]),
+            "after": seconds_ratio(seconds, test.values["expected_seconds"][own]),
         }
         rows += [row] if row["impressions"] else []
     return rows
@@ -196,7 +191,7 @@ def _baselines(
     if "lightgbm" in settings.evaluation.baselines:
         started = time.monotonic()
         rows = feature_matrix(settings.ranking, prepared, directory, TEST)
-        trees = _trees(parts[TRAINING], parts[VALIDATION], rows, settings.seed)
+        trees = _trees(parts[TRAINING], parts[VALIDATION], rows, settings)
         scores["lightgbm"] = (trees, time.monotonic() - started)
     return scores
 
@@ -212,9 +207,8 @@ def _constant(training: FeatureMatrix, num_rows: int) -> Scores:
 
 def _item_mean(training: FeatureMatrix, prepared: Prepared, test: Predictions) -> Scores:
     """Return the mean of each item's training impressions."""
-    num_items = prepared.catalogue.num_trained
-    rows = training.values[:, training.names.index("item_id")].astype(np.int64) - 1
-    item = np.where(test.item < num_items, test.item, -1)
+    num_items = len(prepared.catalogue)
+    rows, item = training.item, test.item
     seconds = item_means(rows, training.watch_ms / 1000, num_items)[item]
     known = training.completed >= 0
     completion = item_means(rows[known], training.completed[known], num_items)[item]
@@ -222,7 +216,10 @@ def _item_mean(training: FeatureMatrix, prepared: Prepared, test: Predictions) -
 
 
 def _trees(
-    training: FeatureMatrix, validation: FeatureMatrix, test: FeatureMatrix, seed: int
+    training: FeatureMatrix,
+    validation: FeatureMatrix,
+    test: FeatureMatrix,
+    settings: RecsysSettings,
 ) -> Scores:
     heads: dict[str, tuple[Objective, bool]] = {
         "expected_seconds": ("l2", False),
@@ -238,7 +235,8 @@ def _trees(
             labels,
             validation=_labelled(validation, is_completion),
             categorical=training.categorical,
-            seed=seed,
+            seed=settings.seed,
+            refit=settings.ranking.refit,
         )
         scores[name] = predict(test.values)
     return scores

@@ -53,7 +53,7 @@ def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
     )
 
 
-RANKING_FILES = ("ranker.onnx", "calibration.json", "features.json")
+RANKING_FILES = ("ranker.onnx", "calibration.json", "features.json", "heads.json")
 
 
 def popular_rows(prepared: Prepared) -> np.ndarray:

@@ -131,9 +131,11 @@ def settings_of(step: str, settings: RecsysSettings) -> dict[str, Any]:
                 for name in (
                     "enabled",
                     "user_categorical",
+                    "bias_categorical",
                     "item_categorical",
                     "user_numeric",
                     "completion_column",
+                    "like_column",
                 )
             },
         }

@@ -3,8 +3,10 @@
 ranker.onnx          the net, seen to compute what Keras computes
 calibration.json     factors on its expected seconds, fitted on the validation part
 features.json        names and sizes of its inputs
+heads.json           what its outputs mean
 validation.json      metrics of the validation part, after calibration
 curves.json, tensorboard/    how the training went
+refit/               the same of the training that learned from the validation part too
 unfinished/          checkpoints to go on from; the mapped rows while it runs
 """
 
@@ -27,12 +29,13 @@ from recsys.evaluation.ranking import gauc, mae, seconds_ratio, xauc
 from recsys.ranking.batches import RankingBatches
 from recsys.ranking.calibration import Calibration, fit_calibration
 from recsys.ranking.export import export_ranker
-from recsys.ranking.heads import head_values
+from recsys.ranking.formula import Formula
+from recsys.ranking.heads import fit_heads
 from recsys.ranking.items import ItemFeatures
 from recsys.ranking.model import RankingModel, Scales, quantiles, table_sizes
-from recsys.ranking.ranker import CALIBRATION, GRAPH, SPEC
+from recsys.ranking.ranker import CALIBRATION, GRAPH, HEADS, SPEC
 from recsys.ranking.rows import RankingRows, map_rows
-from recsys.ranking.spec import FeatureSpec, Priors, model_inputs, new_spec
+from recsys.ranking.spec import FeatureSpec, Priors, duration_seconds, model_inputs, new_spec
 from recsys.settings import RankingSettings, RecsysSettings
 
 MAX_QUANTILE_ROWS = 200_000
@@ -43,20 +46,28 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     """Train, calibrate, export: everything is written into `out`.
 
     Raises:
+        ConfigError: The formula of the score is of a surface that the log does not know.
         DataError: The log gives no impression to train on, or none to validate on.
         TrainingError: The training fails, or `out` holds the checkpoint of another one.
         ArtefactError: The exported net does not compute what Keras computes.
     """
     log = load_prepared(prepared)
+    Formula(settings.ranking, log.vocabularies)  # tells of a wrong one before the training
     items = ItemFeatures.build(log.catalogue, log.vocabularies, settings.ranking)
     spec = spec_of(log, items, settings.ranking)
     with mapped_rows(log, items, spec, out / UNFINISHED / "rows") as rows:
         model, history = train_model(rows, spec, settings.ranking, out, seed=settings.seed)
         validation = Validation(model, rows)
         calibration = validation.calibration()
-        export_ranker(model, validation.inputs, out / GRAPH)
         metrics = validation.metrics(calibration)
+        if settings.ranking.refit:
+            num_epochs = history.best_epoch + 1
+            model = refit(rows, spec, settings.ranking, out / "refit", num_epochs, settings.seed)
+            # Two trainings differ in their level by more than rows that were learned from flatter.
+            calibration = Validation(model, rows).calibration()
+        export_ranker(model, validation.inputs, out / GRAPH)
     spec.save(out / SPEC)
+    model.heads.save(out / HEADS)
     calibration.save(out / CALIBRATION)
     _write_validation(metrics, history, out / "validation.json")
 
@@ -94,22 +105,12 @@ def train_model(
 ) -> tuple[RankingModel, TrainingHistory]:
     """Train on the training rows, early stop on the validation rows."""
     chosen = _rows_of(rows, TRAINING, "training")
-    scales = _scales(rows, chosen, settings.num_quantiles, seed)
-    model = RankingModel(settings, spec, scales, table_sizes(settings, spec), seed=seed)
-    batches = RankingBatches(
-        rows,
-        chosen,
-        settings.training.batch_size,
-        mean_watch_seconds=scales.mean_watch_seconds,
-        users_together=settings.pairwise_weight > 0,
-        seed=seed,
-    )
-    validation = Validation(model, rows)
+    model, batches = _model_and_batches(rows, chosen, spec, settings, seed)
     history = train(
         model,
         model.loss_of,
         batches,
-        validation.metrics,
+        Validation(model, rows).metrics,
         settings.training,
         monitor=settings.validation_metric,
         larger_is_better=settings.larger_is_better,
@@ -120,6 +121,68 @@ def train_model(
         after_epoch=after_epoch,
     )
     return model, history
+
+
+def refit(
+    rows: RankingRows,
+    spec: FeatureSpec,
+    settings: RankingSettings,
+    directory: Path,
+    num_epochs: int,
+    seed: int,
+) -> RankingModel:
+    """Train anew on training and validation rows, for a number of epochs that is known.
+
+    Args:
+        rows: All rows.
+        spec: Of their features.
+        settings: As for the training that found the number.
+        directory: For checkpoints and curves.
+        num_epochs: A decay of the learning rate ends after these.
+        seed: Of initial values, dropout and order.
+    """
+    directory.mkdir(exist_ok=True)
+    model, batches = _model_and_batches(rows, np.arange(len(rows)), spec, settings, seed)
+    train(
+        model,
+        model.loss_of,
+        batches,
+        None,
+        settings.training.model_copy(update={"max_epochs": num_epochs}),
+        monitor=settings.validation_metric,
+        larger_is_better=settings.larger_is_better,
+        directory=directory,
+        seed=seed,
+        description="ranking net, refitted",
+        num_batches=len(batches),
+    )
+    return model
+
+
+def _model_and_batches(
+    rows: RankingRows, chosen: np.ndarray, spec: FeatureSpec, settings: RankingSettings, seed: int
+) -> tuple[RankingModel, RankingBatches]:
+    """Make a net for the chosen rows, and their batches."""
+    scales = _scales(rows, chosen, settings.num_quantiles, seed)
+    heads = fit_heads(
+        tuple(settings.heads.on()),
+        rows.watch_ms[chosen] / 1000,
+        duration_seconds(rows.features, spec)[chosen, 0],
+        num_thresholds=settings.num_thresholds,
+        num_duration_groups=settings.num_duration_groups,
+    )
+    sizes = table_sizes(settings, spec)
+    model = RankingModel(settings, spec, scales, heads, sizes, seed=seed)
+    batches = RankingBatches(
+        rows,
+        chosen,
+        settings.training.batch_size,
+        heads=heads,
+        spec=spec,
+        users_together=settings.pairwise_weight > 0,
+        seed=seed,
+    )
+    return model, batches
 
 
 @contextlib.contextmanager
@@ -155,7 +218,7 @@ class Validation:
     """
 
     def __init__(self, model: RankingModel, rows: RankingRows) -> None:
-        self._model = model
+        self._model, self._heads = model, model.heads
         self._chosen = _rows_of(rows, VALIDATION, "validation")
         self._rows = rows
         self._outputs = compile_call(model, model.outputs_and_losses)
@@ -163,7 +226,8 @@ class Validation:
             rows,
             self._chosen,
             model.settings.training.batch_size,
-            mean_watch_seconds=model.scales.mean_watch_seconds,
+            heads=model.heads,
+            spec=model.spec,
             users_together=False,
             seed=0,
         )
@@ -181,12 +245,11 @@ class Validation:
             self._seconds(),
             self.inputs,
             self._model.spec,
-            mean_watch_seconds=self._model.scales.mean_watch_seconds,
             calibrate_durations=self._model.settings.calibrate_durations,
         )
 
     def metrics(self, calibration: Calibration | None = None) -> dict[str, float]:
-        """Measure all heads; `loss` is the sum of their losses. What is undefined is absent."""
+        """Measure all heads; `loss` is the weighted sum of theirs. What is undefined is absent."""
         score, seconds = self._score(), self._seconds()
         values = self._values(score)
         expected = values["expected_seconds"]
@@ -194,22 +257,29 @@ class Validation:
             expected = expected * calibration.factors_of(self.inputs)[:, 0]
         completed, user = self._rows.completed[self._chosen], self._rows.user[self._chosen]
         known = completed >= 0
+        head_losses = dict(
+            zip(self._heads.names, score[:, self._heads.num_outputs :].mean(axis=0), strict=True)
+        )
+        weights = self._model.objective.weights
         found = {
-            "loss": score[:, 3:].sum(axis=1).mean(),
+            "loss": sum(weights[name] * loss for name, loss in head_losses.items()),
+            **{f"{name}_loss": loss for name, loss in head_losses.items()},
             "mae_seconds": mae(seconds, values["median_seconds"]),
             "xauc": xauc(seconds, expected).ties_dropped,
+            "xauc_median": xauc(seconds, values["median_seconds"]).ties_dropped,
             "gauc": gauc(user[known], completed[known] > 0, values["completion"][known]),
             "seconds_ratio": seconds_ratio(seconds, expected),
         }
         return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
     def _score(self) -> np.ndarray:
-        """Return raw outputs and losses of the heads: float32 [R, 6]."""
+        """Return raw outputs and losses of the heads: float32 [R, K + H]."""
         parts = [self._outputs(batch) for batch in self._batches.in_order()]
         return np.concatenate(parts)[: len(self._chosen)]
 
     def _values(self, score: np.ndarray) -> dict[str, np.ndarray]:
-        return head_values(score[:, :3], self._model.scales.mean_watch_seconds)
+        duration = duration_seconds(self._rows.features, self._model.spec)[self._chosen, 0]
+        return self._heads.values(score[:, : self._heads.num_outputs], duration)
 
     def _seconds(self) -> np.ndarray:
         return self._rows.watch_ms[self._chosen] / 1000
@@ -230,11 +300,9 @@ def _scales(rows: RankingRows, chosen: np.ndarray, num_quantiles: int, seed: int
     if len(chosen) > MAX_QUANTILE_ROWS:
         rng = stream(seed, "quantile_rows")
         sample = np.sort(rng.choice(chosen, MAX_QUANTILE_ROWS, replace=False))
-    mean_watch_seconds = float(rows.watch_ms[chosen].mean()) / 1000
     return Scales(
         quantiles(rows.features["user_numeric"][sample], num_quantiles),
         quantiles(rows.features["candidate_numeric"][sample, 0], num_quantiles),
-        mean_watch_seconds if mean_watch_seconds > 0 else 1.0,
     )
 
 

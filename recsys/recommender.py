@@ -272,7 +272,7 @@ def _answer(
 ) -> Recommendation:
     order = np.arange(len(candidates.rows))
     if scored is not None:
-        order = np.argsort(-scored.seconds, kind="stable")
+        order = np.argsort(-scored.score, kind="stable")
     chosen = order[: request.num_items]
     items = (
         RankedItem(

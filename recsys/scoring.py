@@ -1,4 +1,4 @@
-"""The ranking stage of a request: features of its candidates, and their expected seconds."""
+"""The ranking stage of a request: features of its candidates, what the heads say, a score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from recsys.bundle import Bundle
 from recsys.errors import BundleError
 from recsys.live_counters import LiveCounters
 from recsys.ranking.features import Queries, ranking_features
+from recsys.ranking.formula import Formula
 from recsys.ranking.ranker import Ranker
 from recsys.ranking.spec import feature_names
 from recsys.retrieval import Candidates
@@ -23,16 +24,18 @@ class Scored:
     """Scores of one request's candidates.
 
     Args:
+        score: float32 [C], what candidates are ordered by.
         seconds: float32 [C], expected watch time.
         features: Of each candidate, name -> value; empty unless asked for.
     """
 
+    score: np.ndarray
     seconds: np.ndarray
     features: list[dict[str, float | str]]
 
 
 class Scoring:
-    """Ranks candidates by expected watch time.
+    """Ranks candidates by the configured formula, expected watch time unless said otherwise.
 
     Args:
         bundle: A bundle with a ranking net.
@@ -43,6 +46,7 @@ class Scoring:
         if bundle.ranker is None:
             raise BundleError(f"bundle {bundle.bundle_id}: expected a ranking net, found none")
         self._ranker: Ranker = bundle.ranker
+        self._formula = Formula(bundle.settings.ranking, bundle.vocabularies)
         self._items = bundle.item_features
         self._counters = counters
 
@@ -73,14 +77,17 @@ class Scoring:
     ) -> list[Scored]:
         chosen = [candidates[position] for position in positions]
         features = self._features(users, chosen, positions)
-        seconds = self._ranker.score(features)["expected_seconds"]
+        values = self._ranker.score(features)
+        seconds = values["expected_seconds"]
+        scores = self._formula.scores(values, features["user_categorical"])
         scored = []
         for row, each in enumerate(chosen):
             own = seconds[row, : len(each.rows)]
-            if not np.isfinite(own).all():
+            score = scores[row, : len(each.rows)]
+            if not (np.isfinite(own).all() and np.isfinite(score).all()):
                 raise FloatingPointError("the ranking net gave a score that is not finite")
             named = self._named(features, row, len(each.rows)) if explained else []
-            scored.append(Scored(own, named))
+            scored.append(Scored(score, own, named))
         return scored
 
     def _features(

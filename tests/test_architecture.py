@@ -21,6 +21,7 @@ ALLOWED = {
     "recsys.index": FOUNDATION | {"recsys.core", "recsys.data"},
     "recsys.candidates": FOUNDATION | {"recsys.core", "recsys.data"},
     "recsys.ranking": FOUNDATION | {"recsys.core", "recsys.data"},
+    "recsys.exploration": FOUNDATION | {"recsys.core", "recsys.data", "recsys.ranking"},
     "recsys.evaluation": FOUNDATION,
     "recsys.requests": FOUNDATION | {"recsys.state"},
     "recsys.bundle": FOUNDATION | STAGES,

@@ -63,10 +63,32 @@ def test_enough_impressions_with_a_past_are_compared(both):
     assert (trained["history"] > 0).any(axis=1).mean() > 0.3
 
 
-@pytest.mark.parametrize("name", ["user_categorical", "user_numeric", "history"])
+RECENT = ["recent_item", "recent_categorical", "recent_bags", "recent_outcome", "recent_age"]
+
+
+@pytest.mark.parametrize("name", ["user_categorical", "user_numeric", "history", *RECENT])
 def test_user_features_are_equal_bit_by_bit(both, name):
     trained, served, _ = both
     np.testing.assert_array_equal(served[name], trained[name])
+
+
+def test_newest_events_differ_and_some_outcomes_are_pending(both):
+    trained, _, spec = both
+    outcome = trained["recent_outcome"]
+    assert outcome.shape == (NUM_IMPRESSIONS, spec.recent_length)
+    assert (outcome == 1).any() and (outcome > 1).mean() > 0.3
+    decayed = [n for n, name in enumerate(spec.user_numeric) if "_last_" in name]
+    values = trained["user_numeric"][:, decayed]
+    assert len(decayed) == 8
+    assert min(len(np.unique(column[~np.isnan(column)])) for column in values.T) > 10
+
+
+def test_bias_columns_are_known_to_the_log_and_not_to_a_request(both):
+    trained, served, _ = both
+    assert (trained["bias_categorical"] > 0).mean() > 0.9
+    assert len(np.unique(trained["bias_categorical"])) > 5
+    assert served["bias_categorical"].shape == trained["bias_categorical"].shape
+    assert not served["bias_categorical"].any()
 
 
 @pytest.mark.parametrize("name", ["candidate_item", "candidate_categorical", "candidate_bags"])

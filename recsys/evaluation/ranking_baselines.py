@@ -48,6 +48,7 @@ def fit_trees(
     validation: tuple[np.ndarray, np.ndarray],
     categorical: Sequence[int] = (),
     seed: int,
+    refit: bool = False,
     num_threads: int = 1,
 ) -> Predict:
     """Fit LightGBM, stopped where the validation loss is least.
@@ -59,6 +60,7 @@ def fit_trees(
         validation: Features and labels of later rows.
         categorical: Columns that hold codes, not amounts.
         seed: Of the sampling of rows and columns.
+        refit: Fit as many trees once more, on the validation rows too.
         num_threads: Of the training. Waiting threads spin: on two busy cores two are slower
             than one.
     """
@@ -81,4 +83,11 @@ def fit_trees(
     held_out = lightgbm.Dataset(*validation, categorical_feature=columns, reference=training)
     stop = lightgbm.early_stopping(PATIENCE_TREES, verbose=False)
     model = lightgbm.train(parameters, training, MAX_TREES, [held_out], callbacks=[stop])
-    return lambda rows: np.asarray(model.predict(rows, num_iteration=model.best_iteration))
+    num_trees = model.best_iteration
+    if refit:
+        pairs = zip((features, labels), validation, strict=True)
+        every = lightgbm.Dataset(
+            *(np.concatenate(pair) for pair in pairs), categorical_feature=columns
+        )
+        model = lightgbm.train(parameters, every, num_trees)
+    return lambda rows: np.asarray(model.predict(rows, num_iteration=num_trees))

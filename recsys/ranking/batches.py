@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from recsys.core.random import stream
+from recsys.ranking.heads import Heads
+from recsys.ranking.objective import LABELS
 from recsys.ranking.rows import UNKNOWN, RankingRows
-from recsys.ranking.spec import model_inputs
+from recsys.ranking.spec import FeatureSpec, duration_seconds, model_inputs
 
 
 class RankingBatches:
@@ -16,7 +18,8 @@ class RankingBatches:
         rows: All impressions.
         chosen: int64 [n], those to train on.
         batch_size: Rows a batch; the last one is filled up with rows of weight 0.
-        mean_watch_seconds: Unit of the watch times.
+        heads: Whose labels are made.
+        spec: Of the features.
         users_together: Keep the rows of a user side by side, for losses over pairs of them.
         seed: Of the order.
     """
@@ -27,12 +30,17 @@ class RankingBatches:
         chosen: np.ndarray,
         batch_size: int,
         *,
-        mean_watch_seconds: float,
+        heads: Heads,
+        spec: FeatureSpec,
         users_together: bool,
         seed: int,
     ) -> None:
         self._rows, self._chosen, self._batch_size = rows, chosen, batch_size
-        self._unit_ms = 1000 * mean_watch_seconds
+        self._unit_ms = 1000 * heads.mean_watch_seconds
+        self._percentile: np.ndarray | None = None
+        if "percentile" in heads.names:
+            duration = duration_seconds(rows.features, spec)[:, 0]
+            self._percentile = heads.percentiles(rows.watch_ms / 1000, duration)
         self._users_together, self._seed = users_together, seed
 
     def __len__(self) -> int:
@@ -59,15 +67,18 @@ class RankingBatches:
 
     def _batch(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
         rows, missing = self._rows, self._batch_size - len(chosen)
-        completed = rows.completed[chosen]
         batch = {name: rows.features[name][chosen] for name in model_inputs(rows.features)}
         batch |= {
             "watch_time": (rows.watch_ms[chosen] / self._unit_ms).astype(np.float32),
-            "completed": (completed > 0).astype(np.float32),
-            "completed_weight": (completed != UNKNOWN).astype(np.float32),
             "user": rows.user[chosen],
             "weight": np.ones(len(chosen), np.float32),
         }
+        for name in LABELS.values():
+            label = getattr(rows, name)[chosen]
+            batch[name] = (label > 0).astype(np.float32)
+            batch[f"{name}_weight"] = (label != UNKNOWN).astype(np.float32)
+        if self._percentile is not None:
+            batch["percentile"] = self._percentile[chosen]
         return {name: _filled(values, missing) for name, values in batch.items()}
 
 

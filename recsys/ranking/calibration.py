@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from recsys.errors import ArtefactError
-from recsys.ranking.spec import FeatureSpec
+from recsys.ranking.spec import DURATION, FeatureSpec
 
 SURFACE = "surface"
-DURATION = "duration_seconds"
 PRIOR_IMPRESSIONS = 500.0
 """A surface's or bucket's factor counts 1 as so many impressions more: the sum of 500 watch
 times, whose deviation is about twice their mean, is known to about 9 %."""
@@ -32,7 +31,6 @@ class Calibration:
     """Factors on predicted seconds.
 
     Args:
-        mean_watch_seconds: Unit of the net's watch times.
         common_factor: Of every candidate.
         surface_column: Which column of `user_categorical` holds the surface, None if none.
         surface_factors: By code of the surface; one if the log does not tell surfaces apart.
@@ -41,7 +39,6 @@ class Calibration:
         duration_factors: [M + 2], of the unknown duration, then of the buckets from the shortest.
     """
 
-    mean_watch_seconds: float
     common_factor: float
     surface_column: int | None
     surface_factors: tuple[float, ...]
@@ -102,7 +99,6 @@ def fit_calibration(
     features: Mapping[str, np.ndarray],
     spec: FeatureSpec,
     *,
-    mean_watch_seconds: float,
     calibrate_durations: bool,
 ) -> Calibration:
     """Fit the factors on R impressions.
@@ -111,7 +107,6 @@ def fit_calibration(
         predicted, true: float [R], seconds.
         features: As for `Calibration.codes_of`, each impression a request with one candidate.
         spec: Names the columns of the features.
-        mean_watch_seconds: Unit of the net's watch times.
         calibrate_durations: Whether buckets have factors of their own; they are 1 otherwise.
     """
     columns = list(spec.user_categorical)
@@ -128,7 +123,6 @@ def fit_calibration(
         (spec.user_categorical.get(SURFACE, 1), len(edges) + 2),
     )
     return Calibration(
-        mean_watch_seconds=mean_watch_seconds,
         common_factor=common,
         surface_column=surface_column,
         surface_factors=tuple(of_surface.tolist()),

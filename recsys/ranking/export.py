@@ -18,10 +18,13 @@ STAND_IN_CODES = 7
 """Rows of the tables that are exported instead of the real ones."""
 
 USER_INPUTS = ("user_categorical", "user_numeric", "history")
+NOT_SERVED = "bias_categorical"
 
 
 def export_ranker(model: RankingModel, examples: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write the net: features of Q requests -> raw outputs of the heads, float32 [Q, C, 3].
+    """Write the net: features of Q requests -> raw outputs of the heads, float32 [Q, C, K].
+
+    What the bias columns do is left out.
 
     Args:
         model: Trained.
@@ -31,13 +34,13 @@ def export_ranker(model: RankingModel, examples: Mapping[str, np.ndarray], path:
     Raises:
         ArtefactError: The exported graph gives other outputs than Keras.
     """
-    alone = {name: values[:NUM_CHECKED] for name, values in examples.items()}
+    alone = {name: values[:NUM_CHECKED] for name, values in examples.items() if name != NOT_SERVED}
     call = compile_call(model, lambda batch: model(batch))
     twin = _twin(model)
     export_onnx(
         lambda batch: twin(batch),
         {name: _input(name, values) for name, values in alone.items()},
-        Output(OUTPUT, ("batch", "candidates", 3)),
+        Output(OUTPUT, ("batch", "candidates", model.heads.num_outputs)),
         path,
         checks=[(inputs, call(inputs)) for inputs in (alone, _one_request(alone))],
         tables=[
@@ -49,7 +52,7 @@ def export_ranker(model: RankingModel, examples: Mapping[str, np.ndarray], path:
 
 def _input(name: str, values: np.ndarray) -> Input:
     """Describe an input; the user's have no candidate axis."""
-    if name in USER_INPUTS:
+    if _is_of_user(name):
         return Input(str(values.dtype), ("batch", *values.shape[1:]))
     return Input(str(values.dtype), ("batch", "candidates", *values.shape[2:]))
 
@@ -57,7 +60,7 @@ def _input(name: str, values: np.ndarray) -> Input:
 def _one_request(alone: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Make the impressions candidates of the first one's user: [R, 1, ...] -> [1, R, ...]."""
     return {
-        name: values[:1] if name in USER_INPUTS else np.swapaxes(values, 0, 1)
+        name: values[:1] if _is_of_user(name) else np.swapaxes(values, 0, 1)
         for name, values in alone.items()
     }
 
@@ -65,9 +68,15 @@ def _one_request(alone: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _twin(model: RankingModel) -> RankingModel:
     """Return the same net with small random tables."""
     sizes = {name: replace(size, num_codes=STAND_IN_CODES) for name, size in model.sizes.items()}
-    twin = RankingModel(model.settings, model.spec, model.scales, sizes, seed=model.seed)
-    for layer in ("user_dense", "candidate_dense", "tower", "heads"):
-        copies = getattr(twin, layer).variables
-        for copy, original in zip(copies, getattr(model, layer).variables, strict=True):
+    twin = RankingModel(
+        model.settings, model.spec, model.scales, model.heads, sizes, seed=model.seed
+    )
+    replaced = {id(table.table) for table in model.tables.values()}
+    for copy, original in zip(twin.variables, model.variables, strict=True):
+        if id(original) not in replaced:
             copy.assign(original.value)
     return twin
+
+
+def _is_of_user(name: str) -> bool:
+    return name in USER_INPUTS or name.startswith("recent_")

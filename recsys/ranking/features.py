@@ -13,6 +13,15 @@ from recsys.data.examples import ITEM_COUNTERS
 from recsys.data.timelines import Timelines, WatchHistories
 from recsys.ranking.items import ItemFeatures
 from recsys.ranking.past import Past, last_watch_time, past_with, user_past
+from recsys.ranking.recent import (
+    NUM_REMEMBERED,
+    Recent,
+    age_codes,
+    decayed_means,
+    outcome_codes,
+    recent_events,
+    session_columns,
+)
 from recsys.ranking.spec import FeatureSpec, Priors
 
 MICROSECONDS = 1_000_000
@@ -35,7 +44,8 @@ class Queries:
         user: int64 [Q], index into the timelines.
         moment: int64 [Q], microseconds since the epoch, or a sequence number.
         has_time: bool [Q].
-        codes: `user_categorical` column -> int32 [Q].
+        codes: `user_categorical` and `bias_categorical` columns -> int32 [Q]; of the latter, those
+            that are absent are unknown.
         numeric: `user_numeric` column -> float32 [Q], NaN missing.
         retrieval_score, retrieval_rank: float32 [Q, C], NaN missing.
     """
@@ -73,11 +83,17 @@ def ranking_features(
 
     Returns:
         `user_categorical` int32 [Q, A], `user_numeric` float32 [Q, F], `history` int32 [Q, H],
+        `bias_categorical` int32 [Q, A'],
+        `recent_item`, `recent_outcome`, `recent_age` int32 [Q, T], `recent_categorical` int32
+        [Q, T, B], `recent_bags` int32 [Q, T, L, M], of the newest events from the newest on,
         `candidate_item` int32 [Q, C], `candidate_categorical` int32 [Q, C, B],
         `candidate_bags` int32 [Q, C, L, M], `candidate_numeric` float32 [Q, C, G]. NaN is missing.
     """
     known = histories.known_before(queries.user, queries.moment)
-    of_user = _user_columns(queries, timelines, spec.priors)
+    recent = recent_events(
+        timelines, queries.user, queries.moment, queries.has_time, NUM_REMEMBERED
+    )
+    of_user = _user_columns(queries, timelines, recent, items, spec.priors)
     of_candidate = {
         **{name: items.numeric[name][candidates] for name in items.numeric},
         **_item_columns(queries, candidates, items),
@@ -87,14 +103,13 @@ def ranking_features(
         "retrieval_score": queries.retrieval_score,
         "retrieval_rank": queries.retrieval_rank,
     }
-    single = [items.codes[name][candidates] for name in spec.item_categorical]
     return {
         "user_categorical": _user_codes(queries, spec),
         "user_numeric": _stack([of_user[name] for name in spec.user_numeric], (len(known),)),
         "history": histories.newest(queries.user, known, spec.history_length),
-        "candidate_item": items.code[candidates],
-        "candidate_categorical": _stack(single, candidates.shape, np.int32),
-        "candidate_bags": _bags(candidates, items, list(spec.item_bags)),
+        "bias_categorical": _bias_codes(queries, spec),
+        **_recent_columns(recent.newest(spec.recent_length), items, spec),
+        **_item_codes("candidate", candidates, items, spec),
         "candidate_numeric": _stack(
             [of_candidate[name] for name in spec.item_numeric], candidates.shape
         ),
@@ -122,23 +137,40 @@ def _user_codes(queries: Queries, spec: FeatureSpec) -> np.ndarray:
     return _stack([codes[name] for name in spec.user_categorical], hour.shape, np.int32)
 
 
-def _bags(candidates: np.ndarray, items: ItemFeatures, names: Sequence[str]) -> np.ndarray:
-    """Return int32 [Q, C, L, M]: L list columns, padded with 0 to the longest."""
-    length = max((items.codes[name].shape[1] for name in names), default=0)
-    out = np.zeros((*candidates.shape, len(names), length), np.int32)
-    for bag, name in enumerate(names):
-        values = items.codes[name][candidates]
-        out[..., bag, : values.shape[-1]] = values
-    return out
+def _bias_codes(queries: Queries, spec: FeatureSpec) -> np.ndarray:
+    """Return int32 [Q, A'], 0 for what is not known, as when serving."""
+    unknown = np.zeros(len(queries.user), np.int32)
+    columns = [queries.codes.get(name, unknown) for name in spec.bias_categorical]
+    return _stack(columns, unknown.shape, np.int32)
 
 
-def _user_columns(queries: Queries, timelines: Timelines, priors: Priors) -> Columns:
+def _recent_columns(recent: Recent, items: ItemFeatures, spec: FeatureSpec) -> Columns:
+    """Return what the attention sees of the newest events."""
+    return _item_codes("recent", recent.item, items, spec) | {
+        "recent_outcome": outcome_codes(recent),
+        "recent_age": age_codes(recent),
+    }
+
+
+def _item_codes(prefix: str, rows: np.ndarray, items: ItemFeatures, spec: FeatureSpec) -> Columns:
+    codes = items.codes_of(rows, spec.item_categorical, spec.item_bags)
+    return {f"{prefix}_{name}": values for name, values in codes.items()}
+
+
+def _user_columns(
+    queries: Queries, timelines: Timelines, recent: Recent, items: ItemFeatures, priors: Priors
+) -> Columns:
     """Return the numeric columns of the user: float32 [Q]."""
     past = user_past(timelines, queries.user, queries.moment)
     watched_at = last_watch_time(timelines, queries.user, queries.moment)
+    overall = _past_columns("user", past, priors.watch_rate, priors.mean_watch_seconds)
+    expected = {name: overall[f"user_{name}"] for name in ("watch_rate", "mean_watch_seconds")}
+    duration_ms = np.where(recent.item >= 0, items.duration_ms[recent.item], -1)
     return {
         **queries.numeric,
-        **_past_columns("user", past, priors.watch_rate, priors.mean_watch_seconds),
+        **overall,
+        **decayed_means(recent, duration_ms, expected),
+        **session_columns(recent),
         "user_seconds_since_event": _seconds_since(queries, past.last_time),
         "user_seconds_since_watch": _seconds_since(queries, watched_at),
     }

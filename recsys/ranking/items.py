@@ -1,6 +1,6 @@
 """What the ranker knows of each item: arrays by catalogue row, shipped in the bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,36 @@ class ItemFeatures:
             num_channels=num_channels,
             num_topics=num_topics,
         )
+
+    def codes_of(
+        self, rows: np.ndarray, categorical: Collection[str], bags: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Look the embedding codes of items up, 0 for row -1.
+
+        Args:
+            rows: int [...], catalogue rows.
+            categorical: Columns of one value, B of them.
+            bags: List columns, L of them.
+
+        Returns:
+            `item` int32 [...], `categorical` int32 [..., B], and `bags` int32 [..., L, M], padded
+            with 0 to the longest list.
+        """
+        single, lists = [self.codes[name] for name in categorical], [self.codes[n] for n in bags]
+        length = max((codes.shape[1] for codes in lists), default=0)
+        found = {
+            "item": self.code[rows],
+            "categorical": np.zeros((*rows.shape, len(single)), np.int32),
+            "bags": np.zeros((*rows.shape, len(lists), length), np.int32),
+        }
+        for column, codes in enumerate(single):
+            found["categorical"][..., column] = codes[rows]
+        for bag, codes in enumerate(lists):
+            found["bags"][..., bag, : codes.shape[1]] = codes[rows]
+        if (rows < 0).any():
+            for values in found.values():
+                values[rows < 0] = 0
+        return found
 
     def save(self, directory: Path) -> None:
         """Write one array file each."""

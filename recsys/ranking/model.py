@@ -1,17 +1,18 @@
-"""The ranking net: expected watch time, median watch time and completion of a candidate.
+"""The ranking net: what a user will make of a candidate, in seconds and probabilities.
 
 Covington, Adams & Sargin 2016, section 4: embedded codes (one table an id space), bags averaged,
-amounts through their quantiles with powers, a tower of ReLU layers. Three heads stand on the one
-trunk. The first layer is split, relu(W_u u + W_c c), so that what concerns the user (and the
-context) is computed once a request, not once a candidate.
+amounts through their quantiles with powers, a tower of ReLU layers. The first layer is split,
+relu(W_u u + W_c c), so that what concerns the user (and the context) is computed once a request,
+not once a candidate. Beyond 2016, each as far as the settings ask for it:
 
-The inputs are those of `recsys.ranking.features`; inputs without columns are absent. Training adds
+    attention   each candidate attends to the user's newest events and what came of them
+    cross       explicit products of the inputs beside the tower
+    experts     several towers, which every head mixes by a gate of its own
+    bias        what position or surface do to the log, learned apart, left out when serving
 
-    watch_time        float32 [B]  watch seconds in units of `Scales.mean_watch_seconds`
-    completed         float32 [B]  1 or 0
-    completed_weight  float32 [B]  0 where it is unknown
-    user              int32 [B]    rows of one user are neighbours
-    weight            float32 [B]  0 for padding
+All heads (`recsys.ranking.heads`) stand on this one trunk. With the curve on, the expected seconds
+are learned as a factor on the curve's own mean. The inputs are those of `recsys.ranking.features`;
+inputs without columns are absent. `recsys.ranking.objective` has the labels and losses.
 """
 
 import math
@@ -22,36 +23,41 @@ import keras
 import numpy as np
 from keras import ops
 
-from recsys.core import losses
 from recsys.core.backends import Batch, Tensor
 from recsys.core.layers.bag import masked_mean
+from recsys.core.layers.cross import LowRankCross
 from recsys.core.layers.embedding import Embedding
+from recsys.core.layers.experts import GatedExperts
 from recsys.core.layers.numeric import QuantileRamps
+from recsys.core.layers.shallow import ShallowTower
+from recsys.core.layers.target_attention import TargetAttention
 from recsys.core.layers.tower import Tower
 from recsys.core.random import stream_seed
-from recsys.ranking.heads import LARGEST_LOGIT
+from recsys.ranking.heads import CURVE, Heads
+from recsys.ranking.objective import Objective, in_units, log_mean_of_curve
+from recsys.ranking.recent import NUM_AGE_CODES, NUM_OUTCOME_CODES
 from recsys.ranking.spec import FeatureSpec
 from recsys.settings import RankingSettings
 
-HEADS = ("expected", "median", "completion")
 ITEM_TABLE = "item_id"
 INITIAL_DEVIATION = 0.05
 """Of table rows. A row that few impressions trained must not speak as loudly as the counters."""
+EVENT_WIDTH = 8
+"""Of what came of an event, of how long ago it was, and of its place in the order."""
+NUM_ATTENTION_HEADS = 2
 
 
 @dataclass(frozen=True)
 class Scales:
-    """What the training rows say of the inputs' and the labels' sizes.
+    """What the training rows say of the inputs' sizes.
 
     Args:
         user_quantiles: float32 [F, n + 1], of each column of `user_numeric`.
         candidate_quantiles: float32 [G, n + 1], of each column of `candidate_numeric`.
-        mean_watch_seconds: The unit of the net's watch times.
     """
 
     user_quantiles: np.ndarray
     candidate_quantiles: np.ndarray
-    mean_watch_seconds: float
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,10 @@ class TableSize:
 def table_sizes(settings: RankingSettings, spec: FeatureSpec) -> dict[str, TableSize]:
     """Return the table of each id space; its width grows with the logarithm of its rows."""
     spaces = spec.user_categorical | spec.item_categorical | spec.item_bags
+    if settings.item_ids:
+        spaces |= {ITEM_TABLE: spec.num_item_codes}
     sizes = {}
-    for name, num_codes in (spaces | {ITEM_TABLE: spec.num_item_codes}).items():
+    for name, num_codes in spaces.items():
         wished = round(settings.embedding_scale * math.log2(num_codes))
         sizes[name] = TableSize(num_codes, min(settings.max_embedding_width, max(4, wished)))
     return sizes
@@ -95,9 +103,10 @@ class RankingModel(keras.Model):  # type: ignore[misc]
     """The net.
 
     Args:
-        settings: Widths, dropout, weights of the losses.
+        settings: Parts, widths, dropout, weights of the losses.
         spec: The inputs.
         scales: From the training rows.
+        heads: What the outputs are.
         sizes: Of the tables, by id space.
         seed: Of initial values and dropout.
     """
@@ -107,73 +116,170 @@ class RankingModel(keras.Model):  # type: ignore[misc]
         settings: RankingSettings,
         spec: FeatureSpec,
         scales: Scales,
+        heads: Heads,
         sizes: Mapping[str, TableSize],
         *,
         seed: int,
     ) -> None:
         super().__init__(name="ranking")
         self.settings, self.spec, self.scales, self.seed = settings, spec, scales, seed
-        self.sizes = dict(sizes)
+        self.sizes, self.heads = dict(sizes), heads
+        self.objective = Objective(settings, heads)
         self.tables = {
-            name: Embedding(
-                size.num_codes,
-                size.width,
-                seed=stream_seed(seed, "table", name),
-                deviation=INITIAL_DEVIATION,
-                name=name,
-            )
-            for name, size in sizes.items()
+            name: self._table(size.num_codes, size.width, name) for name, size in sizes.items()
         }
         self.user_ramps = self._ramps(scales.user_quantiles, "user_ramps")
         self.candidate_ramps = self._ramps(scales.candidate_quantiles, "candidate_ramps")
-        self.user_dense = self._first_layer("user_dense", use_bias=True)
-        self.candidate_dense = self._first_layer("candidate_dense", use_bias=False)
         self.embedding_dropout = self._dropout(settings.embedding_dropout, "embedding_dropout")
+        self.numeric_dropout = self._dropout(settings.numeric_dropout, "numeric_dropout")
+        if settings.hidden:
+            self.user_dense = self._first_layer("user_dense", use_bias=True)
+            self.candidate_dense = self._first_layer("candidate_dense", use_bias=False)
         self.first_dropout = self._dropout(settings.dropout, "first_dropout")
-        self.tower = Tower(
-            settings.hidden[1:], settings.dropout, seed=stream_seed(seed, "tower"), name="tower"
-        )
-        initial = keras.initializers.GlorotUniform(stream_seed(seed, "heads"))
-        self.heads = keras.layers.Dense(3, kernel_initializer=initial, name="heads")
+        self._add_attention()
+        self._add_trunk()
         self.build()
+
+    def _add_attention(self) -> None:
+        self.attention = None
+        if self.spec.recent_length:
+            codes = {
+                "outcome": NUM_OUTCOME_CODES,
+                "age": NUM_AGE_CODES,
+                "place": self.spec.recent_length + 1,
+            }
+            self.event_tables = {
+                name: self._table(number, EVENT_WIDTH, f"event_{name}")
+                for name, number in codes.items()
+            }
+            self.attention = TargetAttention(
+                self.settings.attention_width,
+                NUM_ATTENTION_HEADS,
+                seed=stream_seed(self.seed, "attention"),
+                name="attention",
+            )
+            self.attention_dropout = self._dropout(
+                self.settings.attention_dropout, "attention_dropout"
+            )
+
+    def _add_trunk(self) -> None:
+        settings, num_outputs = self.settings, self.heads.num_outputs
+        self.tower: Tower | GatedExperts = Tower(
+            settings.hidden[1:], settings.dropout, seed=stream_seed(self.seed, "tower")
+        )
+        if settings.num_experts > 1:
+            self.tower = GatedExperts(
+                settings.hidden[1:],
+                settings.num_experts,
+                len(self.heads.names),
+                settings.dropout,
+                gate_dropout=settings.gate_dropout,
+                seed=stream_seed(self.seed, "experts"),
+            )
+        self.cross = None
+        if settings.cross_layers:
+            seed = stream_seed(self.seed, "cross")
+            self.cross = LowRankCross(settings.cross_layers, settings.cross_rank, seed=seed)
+            self.cross_outputs = self._outputs(num_outputs, "cross_outputs", use_bias=False)
+        self.head_dropouts = {
+            name: self._dropout(head.dropout, f"{name}_dropout")
+            for name, head in settings.heads.on().items()
+        }
+        self.head_outputs = {
+            name: self._outputs(width, f"{name}_outputs", use_bias=True)
+            for name, width in self.heads.widths().items()
+        }
+        self.bias = None
+        if self.spec.bias_categorical:
+            self.bias = ShallowTower(
+                tuple(self.spec.bias_categorical.values()),
+                num_outputs,
+                settings.bias_dropout,
+                seed=stream_seed(self.seed, "bias"),
+                name="bias",
+            )
 
     def build(self, batch_shape: object = None) -> None:
         """Make the variables of every layer; their shapes depend on settings and inputs alone."""
         for table in self.tables.values():
             table.build(None)
-        user_width, candidate_width = self._num_inputs()
-        self.user_dense.build((None, user_width))
-        self.candidate_dense.build((None, candidate_width))
-        self.tower.build((None, self.settings.hidden[0]))
-        self.heads.build((None, self.settings.hidden[-1]))
+        user_width, candidate_width, item_width = self._num_inputs()
+        if self.attention is not None:
+            for table in self.event_tables.values():
+                table.build(None)
+            event = (None, None, item_width + EVENT_WIDTH * len(self.event_tables))
+            self.attention.build((None, None, candidate_width), event, event)
+            candidate_width += self.settings.attention_width
+        hidden = self.settings.hidden
+        if hidden:
+            self.user_dense.build((None, user_width))
+            self.candidate_dense.build((None, candidate_width))
+        first_width = hidden[0] if hidden else user_width + candidate_width
+        self.tower.build((None, first_width))
+        if self.cross is not None:
+            self.cross.build((None, user_width + candidate_width))
+            self.cross_outputs.build((None, user_width + candidate_width))
+        for dense in self.head_outputs.values():
+            dense.build((None, hidden[-1] if hidden else first_width))
+        if self.bias is not None:
+            self.bias.build(None)
         self.built = True
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        """Return the heads' raw outputs (see `recsys.ranking.heads`): float32 [B, C, 3]."""
-        user = self.user_dense(self._user_inputs(batch, training))  # [B, hidden]
-        candidate = self.candidate_dense(self._candidate_inputs(batch, training))
-        first = ops.relu(ops.expand_dims(user, 1) + candidate)  # [B, C, hidden]
-        first = self.first_dropout(first, training=training)
-        return self.heads(self.tower(first, training=training))
+        """Return the heads' raw outputs (see `recsys.ranking.heads`): float32 [Q, C, K].
+
+        What the bias columns do is in them if the batch has these columns.
+        """
+        user = self._user_inputs(batch, training)  # [Q, D_u]
+        candidate = self._candidate_inputs(batch, training)  # [Q, C, D_c]
+        if self.attention is not None:
+            found = self.attention(candidate, *self._events(batch, training))
+            found = self.attention_dropout(found, training=training)
+            candidate = ops.concatenate([candidate, found], axis=-1)
+        first = self._first(user, candidate, training)  # [Q, C, hidden]
+        raw = self._head_outputs(self.tower(first, training=training), training)
+        if self.cross is not None:
+            raw = raw + self.cross_outputs(self.cross(_beside(user, candidate), training=training))
+        if self.bias is not None and "bias_categorical" in batch:
+            bias = self.bias(batch["bias_categorical"], training=training)
+            raw = raw + ops.expand_dims(bias, 1)
+        return self._with_mean_of_curve(raw)
 
     def loss_of(self, batch: Batch, training: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum of the heads' losses, each the mean over the weighted rows."""
-        raw = self(batch, training=training)[:, 0]  # [B, 3]
-        row_losses, weight = _row_losses(raw, batch), batch["weight"]
-        figures = {
-            f"{name}_loss": losses.weighted_mean(row_losses[:, head], weight)
-            for head, name in enumerate(HEADS)
-        }
-        total = sum(figures.values())
-        if self.settings.pairwise_weight:
-            figures["pairwise_loss"] = _pairwise_loss(raw[:, 2], batch)
-            total = total + self.settings.pairwise_weight * figures["pairwise_loss"]
-        return total, figures
+        """Return the sum of the heads' losses and its parts."""
+        return self.objective(self(batch, training=training)[:, 0], batch)
 
     def outputs_and_losses(self, batch: Batch) -> Tensor:
-        """Return raw outputs and losses of each row of a training batch: float32 [B, 6]."""
-        raw = self(batch)[:, 0]
-        return ops.concatenate([raw, _row_losses(raw, batch)], axis=-1)
+        """Return raw outputs and losses of each row of a training batch: float32 [B, K + H].
+
+        As served: without what the bias columns do.
+        """
+        served = {name: values for name, values in batch.items() if name != "bias_categorical"}
+        raw = self(served)[:, 0]
+        return ops.concatenate([raw, self.objective.row_losses(raw, batch)], axis=-1)
+
+    def _first(self, user: Tensor, candidate: Tensor, training: bool) -> Tensor:
+        if not self.settings.hidden:
+            return _beside(user, candidate)
+        first = ops.expand_dims(self.user_dense(user), 1) + self.candidate_dense(candidate)
+        return self.first_dropout(ops.relu(first), training=training)
+
+    def _head_outputs(self, trunk: Tensor, training: bool) -> Tensor:
+        """Return the heads' outputs side by side: [Q, C, width], or [Q, C, H, width] if mixed."""
+        columns = []
+        for number, (name, outputs) in enumerate(self.head_outputs.items()):
+            own = trunk if self.settings.num_experts == 1 else trunk[:, :, number]
+            columns.append(outputs(self.head_dropouts[name](own, training=training)))
+        return ops.concatenate(columns, axis=-1)
+
+    def _with_mean_of_curve(self, raw: Tensor) -> Tensor:
+        """Make the first output, a correction so far, the logarithm of the mean."""
+        columns = self.heads.columns()
+        if CURVE not in columns:
+            return raw
+        log_mean = log_mean_of_curve(raw[..., columns[CURVE]], in_units(self.heads))
+        expected = raw[..., :1] + ops.expand_dims(log_mean, -1)
+        return ops.concatenate([expected, raw[..., 1:]], axis=-1)
 
     def _user_inputs(self, batch: Batch, training: bool) -> Tensor:
         codes = batch["user_categorical"]
@@ -181,38 +287,75 @@ class RankingModel(keras.Model):  # type: ignore[misc]
             self.tables[name](codes[:, column])
             for column, name in enumerate(self.spec.user_categorical)
         ]
-        history = batch["history"]
-        embedded.append(masked_mean(self.tables[ITEM_TABLE](history), history))
+        if ITEM_TABLE in self.tables:
+            history = batch["history"]
+            embedded.append(masked_mean(self.tables[ITEM_TABLE](history), history))
         embedded_inputs = self._embedded(embedded, training)
-        return ops.concatenate([embedded_inputs, self.user_ramps(batch["user_numeric"])], axis=-1)
+        ramps = self.numeric_dropout(self.user_ramps(batch["user_numeric"]), training=training)
+        return ops.concatenate([embedded_inputs, ramps], axis=-1)
 
     def _candidate_inputs(self, batch: Batch, training: bool) -> Tensor:
-        embedded = [self.tables[ITEM_TABLE](batch["candidate_item"])]
-        for column, name in enumerate(self.spec.item_categorical):
-            embedded.append(self.tables[name](batch["candidate_categorical"][..., column]))
-        for number, name in enumerate(self.spec.item_bags):
-            codes = batch["candidate_bags"][:, :, number]
-            embedded.append(masked_mean(self.tables[name](codes), codes))
-        embedded_inputs = self._embedded(embedded, training)
         ramps = self.candidate_ramps(batch["candidate_numeric"])
-        return ops.concatenate([embedded_inputs, ramps], axis=-1)
+        ramps = self.numeric_dropout(ramps, training=training)
+        items = self._items(batch, "candidate")
+        if not items:
+            return ramps
+        return ops.concatenate([self._embedded(items, training), ramps], axis=-1)
+
+    def _items(self, batch: Batch, prefix: str) -> list[Tensor]:
+        """Embed the items [Q, C] of the candidates, or [Q, T] of the newest events."""
+        embedded = []
+        if ITEM_TABLE in self.tables:
+            embedded.append(self.tables[ITEM_TABLE](batch[f"{prefix}_item"]))
+        for column, name in enumerate(self.spec.item_categorical):
+            embedded.append(self.tables[name](batch[f"{prefix}_categorical"][..., column]))
+        for number, name in enumerate(self.spec.item_bags):
+            codes = batch[f"{prefix}_bags"][:, :, number]
+            embedded.append(masked_mean(self.tables[name](codes), codes))
+        return embedded
+
+    def _events(self, batch: Batch, training: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the newest events as keys and values of the attention, and which there are."""
+        is_event = ops.not_equal(batch["recent_age"], 0)
+        place = ops.arange(1, self.spec.recent_length + 1, dtype="int32")
+        codes = {
+            "outcome": batch["recent_outcome"],
+            "age": batch["recent_age"],
+            "place": ops.cast(is_event, "int32") * place,
+        }
+        embedded = self._items(batch, "recent")
+        embedded += [self.event_tables[name](values) for name, values in codes.items()]
+        events = self._embedded(embedded, training)
+        return events, events, is_event
 
     def _embedded(self, columns: list[Tensor], training: bool) -> Tensor:
         return self.embedding_dropout(ops.concatenate(columns, axis=-1), training=training)
 
-    def _num_inputs(self) -> tuple[int, int]:
-        """Return the widths of the user's and the candidate's inputs."""
+    def _num_inputs(self) -> tuple[int, int, int]:
+        """Return the widths of the user's inputs, of the candidate's, and of an embedded item."""
         width = {name: table.width for name, table in self.tables.items()}
-        per_number = 4 if self.settings.powers else 2
-        user = sum(width[name] for name in self.spec.user_categorical)
-        item = sum(width[name] for name in (*self.spec.item_categorical, *self.spec.item_bags))
+        per_number = 4 if self.settings.powers else 1 + self.settings.num_pieces
+        of_item = width.get(ITEM_TABLE, 0)
+        user = of_item + sum(width[name] for name in self.spec.user_categorical)
+        columns = (*self.spec.item_categorical, *self.spec.item_bags)
+        item = of_item + sum(width[name] for name in columns)
         return (
-            user + width[ITEM_TABLE] + per_number * len(self.spec.user_numeric),
-            item + width[ITEM_TABLE] + per_number * len(self.spec.item_numeric),
+            user + per_number * len(self.spec.user_numeric),
+            item + per_number * len(self.spec.item_numeric),
+            item,
         )
 
+    def _table(self, num_codes: int, width: int, name: str) -> Embedding:
+        seed = stream_seed(self.seed, "table", name)
+        return Embedding(num_codes, width, seed=seed, deviation=INITIAL_DEVIATION, name=name)
+
     def _ramps(self, values: np.ndarray, name: str) -> QuantileRamps:
-        return QuantileRamps(values, with_powers=self.settings.powers, name=name)
+        return QuantileRamps(
+            values,
+            with_powers=self.settings.powers,
+            num_pieces=self.settings.num_pieces,
+            name=name,
+        )
 
     def _dropout(self, rate: float, name: str) -> keras.layers.Dropout:
         return keras.layers.Dropout(rate, seed=stream_seed(self.seed, name), name=name)
@@ -223,24 +366,12 @@ class RankingModel(keras.Model):  # type: ignore[misc]
             self.settings.hidden[0], use_bias=use_bias, kernel_initializer=initial, name=name
         )
 
-
-def _row_losses(raw: Tensor, batch: Batch) -> Tensor:
-    """Return the loss of each head: float32 [B, 3]; 0 for a completion that is unknown."""
-    logits = ops.clip(raw[:, 0], -LARGEST_LOGIT, LARGEST_LOGIT)
-    expected = losses.expected_watch_time(logits, batch["watch_time"])
-    median = losses.absolute_error(ops.softplus(raw[:, 1]), batch["watch_time"])
-    completion = losses.binary_cross_entropy(raw[:, 2], batch["completed"])
-    return ops.stack([expected, median, completion * batch["completed_weight"]], axis=-1)
+    def _outputs(self, units: int, name: str, *, use_bias: bool) -> keras.layers.Dense:
+        initial = keras.initializers.GlorotUniform(stream_seed(self.seed, name))
+        return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=initial, name=name)
 
 
-def _pairwise_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Return softplus(z_negative - z_positive) over neighbouring rows of one user.
-
-    Rendle et al. 2009 (BPR), with pairs from the impressions of one user.
-    """
-    known = batch["weight"] * batch["completed_weight"]
-    is_pair = ops.cast(ops.equal(batch["user"][1:], batch["user"][:-1]), logits.dtype)
-    direction = batch["completed"][1:] - batch["completed"][:-1]  # 1, 0 or -1
-    weight = is_pair * ops.abs(direction) * known[1:] * known[:-1]
-    values = ops.softplus(-direction * (logits[1:] - logits[:-1]))
-    return losses.weighted_mean(values, weight)
+def _beside(user: Tensor, candidate: Tensor) -> Tensor:
+    """Put the user's inputs beside each candidate's: [Q, D_u], [Q, C, D_c] -> [Q, C, D_u + D_c]."""
+    shape = (*ops.shape(candidate)[:2], user.shape[-1])
+    return ops.concatenate([ops.broadcast_to(user[:, None], shape), candidate], axis=-1)

@@ -23,28 +23,31 @@ class Predictions:
     """R impressions of one split, with what the net says of them.
 
     Args:
-        expected_seconds, median_seconds, completion: float32 [R], calibrated, as served.
+        values: float32 [R] by name, as `Ranker.score` gives them.
         uncalibrated_seconds: float32 [R], the expected ones without their factors.
         watch_ms: int64 [R]; `duration_ms`: int64 [R], -1 unknown.
-        completed: int8 [R], -1 unknown.
+        completed, clicked, liked: int8 [R], -1 unknown.
         user: int32 [R], numbered through all shards; `item`: int32 [R], catalogue row.
         surface: int [R], its code, 0 unknown.
         duration_bucket: int [R], of the calibration, 0 unknown.
         day: datetime64[D] [R], UTC, NaT unknown.
     """
 
-    expected_seconds: np.ndarray
+    values: dict[str, np.ndarray]
     uncalibrated_seconds: np.ndarray
-    median_seconds: np.ndarray
-    completion: np.ndarray
     watch_ms: np.ndarray
     duration_ms: np.ndarray
     completed: np.ndarray
+    clicked: np.ndarray
+    liked: np.ndarray
     user: np.ndarray
     item: np.ndarray
     surface: np.ndarray
     duration_bucket: np.ndarray
     day: np.ndarray
+
+
+_FIELDS = Predictions.__dataclass_fields__
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,13 @@ class FeatureMatrix:
         values: float32 [R, F], NaN missing; codes as numbers.
         names: Of the columns.
         categorical: Columns that hold codes.
-        watch_ms, completed: As in `Predictions`.
+        item, watch_ms, completed: As in `Predictions`.
     """
 
     values: np.ndarray
     names: tuple[str, ...]
     categorical: tuple[int, ...]
+    item: np.ndarray
     watch_ms: np.ndarray
     completed: np.ndarray
 
@@ -83,14 +87,15 @@ def ranking_predictions(
         _predict(ranker, rows) | {"day": _days(shard.ranking, split)}
         for shard, rows in zip(prepared.shards, rows_of_shards, strict=True)
     ]
-    names = Predictions.__dataclass_fields__
-    return Predictions(**{name: np.concatenate([part[name] for part in parts]) for name in names})
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    values = {name: joined.pop(name) for name in list(joined) if name not in _FIELDS}
+    return Predictions(values=values, **joined)
 
 
 def feature_matrix(
     settings: RankingSettings, prepared: Prepared, directory: Path, split: int
 ) -> FeatureMatrix:
-    """Lay the features of a split's impressions out flat; bags and histories are left out.
+    """Lay the features of a split's impressions out flat; bags and sequences are left out.
 
     Args:
         settings, prepared, directory, split: As for `ranking_predictions`.
@@ -98,11 +103,13 @@ def feature_matrix(
     spec = FeatureSpec.load(directory / SPEC)
     items = ItemFeatures.build(prepared.catalogue, prepared.vocabularies, settings)
     parts = list(rows_by_shard(prepared, items, spec, {split}))
-    codes = (*spec.user_categorical, "item_id", *spec.item_categorical)
+    item_id = ("item_id",) if settings.item_ids else ()
+    codes = (*spec.user_categorical, *item_id, *spec.item_categorical)
     return FeatureMatrix(
-        values=np.concatenate([_flat(rows) for rows in parts]),
+        values=np.concatenate([_flat(rows, has_item_ids=settings.item_ids) for rows in parts]),
         names=(*codes, *spec.user_numeric, *spec.item_numeric),
         categorical=tuple(range(len(codes))),
+        item=np.concatenate([rows.item for rows in parts]),
         watch_ms=np.concatenate([rows.watch_ms for rows in parts]),
         completed=np.concatenate([rows.completed for rows in parts]),
     )
@@ -117,7 +124,7 @@ def _predict(ranker: Ranker, rows: RankingRows) -> dict[str, np.ndarray]:
     scores = {name: np.concatenate([chunk[name] for chunk in chunks])[:, 0] for name in chunks[0]}
     factors = ranker.calibration.factors_of(rows.features)[:, 0]
     surface, bucket = ranker.calibration.codes_of(rows.features)
-    labels = ("watch_ms", "duration_ms", "completed", "user", "item")
+    labels = ("watch_ms", "duration_ms", "completed", "clicked", "liked", "user", "item")
     return {
         **scores,
         **{name: getattr(rows, name) for name in labels},
@@ -134,11 +141,11 @@ def _days(examples: RankingExamples, split: int) -> np.ndarray:
     return np.where(examples.has_time[own], day, np.datetime64("NaT"))
 
 
-def _flat(rows: RankingRows) -> np.ndarray:
+def _flat(rows: RankingRows, *, has_item_ids: bool) -> np.ndarray:
     features = rows.features
     columns = (
         features["user_categorical"],
-        features["candidate_item"],
+        features["candidate_item"][:, : int(has_item_ids)],
         features["candidate_categorical"][:, 0],
         features["user_numeric"],
         features["candidate_numeric"][:, 0],

@@ -7,10 +7,11 @@ import numpy as np
 
 from recsys.core.onnx_session import load_session
 from recsys.ranking.calibration import Calibration
-from recsys.ranking.heads import head_values
-from recsys.ranking.spec import FeatureSpec
+from recsys.ranking.heads import Heads
+from recsys.ranking.spec import FeatureSpec, duration_seconds
 
-GRAPH, CALIBRATION, SPEC = "ranker.onnx", "calibration.json", "features.json"
+GRAPH, CALIBRATION = "ranker.onnx", "calibration.json"
+SPEC, HEADS = "features.json", "heads.json"
 OUTPUT = "heads"
 
 
@@ -20,23 +21,30 @@ class Ranker:
     Args:
         graph: The exported graph; it must have been verified, since parsing trusts it.
         spec: The inputs that it was trained with.
+        heads: What its outputs mean.
         calibration: Of its expected seconds.
         num_threads: Threads of one call.
     """
 
     def __init__(
-        self, graph: Path, spec: FeatureSpec, calibration: Calibration, *, num_threads: int = 1
+        self,
+        graph: Path,
+        spec: FeatureSpec,
+        heads: Heads,
+        calibration: Calibration,
+        *,
+        num_threads: int = 1,
     ) -> None:
         self._session = load_session(graph, num_threads=num_threads)
         self._input_names = tuple(value.name for value in self._session.get_inputs())
         self.calibration = calibration
-        self.spec = spec
+        self.spec, self.heads = spec, heads
 
     @classmethod
     def load(cls, directory: Path) -> "Ranker":
-        """Load the graph, its feature description and its calibration from one directory."""
-        spec = FeatureSpec.load(directory / SPEC)
-        return cls(directory / GRAPH, spec, Calibration.load(directory / CALIBRATION))
+        """Load the graph and what describes it from one directory."""
+        spec, heads = FeatureSpec.load(directory / SPEC), Heads.load(directory / HEADS)
+        return cls(directory / GRAPH, spec, heads, Calibration.load(directory / CALIBRATION))
 
     def score(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Score Q requests of C candidates each.
@@ -45,10 +53,10 @@ class Ranker:
             features: As `recsys.ranking.features` gives them.
 
         Returns:
-            `expected_seconds` (calibrated), `median_seconds`, `completion`: float32 [Q, C].
+            What `Heads.values` gives, with calibrated `expected_seconds`: float32 [Q, C] each.
         """
         feed = {name: features[name] for name in self._input_names}
         raw = self._session.run([OUTPUT], feed)[0]
-        values = head_values(raw, self.calibration.mean_watch_seconds)
+        values = self.heads.values(raw, duration_seconds(features, self.spec))
         values["expected_seconds"] *= self.calibration.factors_of(features)
         return values

@@ -27,7 +27,7 @@ class RankingRows:
         item: int32 [R], catalogue row.
         duration_ms: int64 [R], -1 unknown.
         watch_ms: int64 [R].
-        completed: int8 [R], -1 unknown.
+        completed, clicked, liked: int8 [R], -1 unknown.
         split: int8 [R].
     """
 
@@ -37,6 +37,8 @@ class RankingRows:
     duration_ms: np.ndarray
     watch_ms: np.ndarray
     completed: np.ndarray
+    clicked: np.ndarray
+    liked: np.ndarray
     split: np.ndarray
 
     def __len__(self) -> int:
@@ -44,7 +46,16 @@ class RankingRows:
         return len(self.user)
 
 
-LABELS = ("user", "item", "duration_ms", "watch_ms", "completed", "split")
+LABELS = (
+    "user",
+    "item",
+    "duration_ms",
+    "watch_ms",
+    "completed",
+    "clicked",
+    "liked",
+    "split",
+)
 
 
 def rows_by_shard(

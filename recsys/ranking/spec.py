@@ -11,8 +11,10 @@ import numpy as np
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import ArtefactError
 from recsys.ranking.items import ItemFeatures
+from recsys.ranking.recent import HALF_LIVES
 from recsys.settings import RankingSettings
 
+DURATION = "duration_seconds"
 NUM_HOUR_CODES = 25
 NUM_WEEKDAY_CODES = 8
 """One for an unknown time, then 24 hours and 7 days from Monday, in UTC."""
@@ -24,9 +26,16 @@ USER_NUMERIC = (
     "user_mean_watch_seconds",
     "user_seconds_since_event",
     "user_seconds_since_watch",
+    *(
+        f"user_{name}_last_{half_life}"
+        for name in ("watch_rate", "log_seconds", "watched_share", "skip_rate")
+        for half_life in HALF_LIVES
+    ),
+    "session_events",
+    "session_seconds",
 )
 ITEM_NUMERIC = (
-    "duration_seconds",
+    DURATION,
     "item_age_seconds",
     "item_impressions",
     "item_watch_rate",
@@ -81,8 +90,10 @@ class FeatureSpec:
         user_categorical: Column -> number of codes, in input order; then hour and weekday.
         item_categorical, item_bags: Column -> number of codes, in input order.
         user_numeric, item_numeric: Names of all numeric inputs, in order.
+        bias_categorical: Column -> number of codes, of the shallow tower; not fed when serving.
         num_item_codes: Codes of the items themselves.
         history_length: Watches fed.
+        recent_length: Newest events fed, watched or not.
         retrieval_trained: Whether any training row had a retrieval score; if none had, the net
             must be served without.
         priors: What rates are shrunk towards.
@@ -91,10 +102,12 @@ class FeatureSpec:
     user_categorical: dict[str, int]
     item_categorical: dict[str, int]
     item_bags: dict[str, int]
+    bias_categorical: dict[str, int]
     user_numeric: tuple[str, ...]
     item_numeric: tuple[str, ...]
     num_item_codes: int
     history_length: int
+    recent_length: int
     retrieval_trained: bool
     priors: Priors
 
@@ -138,13 +151,20 @@ def new_spec(
         user_categorical=user | {"hour": NUM_HOUR_CODES, "weekday": NUM_WEEKDAY_CODES},
         item_categorical={name: vocabularies[name].num_codes for name in single},
         item_bags={name: vocabularies[name].num_codes for name in bags},
+        bias_categorical={name: vocabularies[name].num_codes for name in settings.bias_categorical},
         user_numeric=(*settings.user_numeric, *USER_NUMERIC),
         item_numeric=(*settings.item_numeric, *ITEM_NUMERIC, *USER_ITEM_NUMERIC),
         num_item_codes=num_item_codes,
         history_length=settings.history_length,
+        recent_length=settings.recent_length,
         retrieval_trained=retrieval_trained,
         priors=priors,
     )
+
+
+def duration_seconds(features: Mapping[str, np.ndarray], spec: FeatureSpec) -> np.ndarray:
+    """Return the durations of the candidates among the features: float32 [Q, C], NaN unknown."""
+    return features["candidate_numeric"][..., spec.item_numeric.index(DURATION)]
 
 
 def feature_names(spec: FeatureSpec) -> dict[str, tuple[str, ...]]:
@@ -160,4 +180,4 @@ def feature_names(spec: FeatureSpec) -> dict[str, tuple[str, ...]]:
 
 def model_inputs(features: Mapping[str, np.ndarray]) -> list[str]:
     """Return the names of the features that have columns; only these are inputs of the net."""
-    return [name for name, values in features.items() if 0 not in values.shape[2:]]
+    return [name for name, values in features.items() if 0 not in values.shape[1:]]

@@ -12,7 +12,7 @@ from recsys.settings.candidates import (
     NegativeDistribution,
 )
 from recsys.settings.data import DataSettings, SplitSettings, WatchRule
-from recsys.settings.ranking import RankingSettings
+from recsys.settings.ranking import RankingSettings, ScoreSettings
 from recsys.settings.run import EvaluationSettings, RecsysSettings, ServingSettings
 from recsys.settings.training import TrainingSettings
 from recsys.settings.tune import Choice, SearchRange, TuneSettings
@@ -27,6 +27,7 @@ __all__ = [
     "NegativeDistribution",
     "RankingSettings",
     "RecsysSettings",
+    "ScoreSettings",
     "SearchRange",
     "ServingSettings",
     "Settings",

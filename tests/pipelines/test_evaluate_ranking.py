@@ -13,13 +13,17 @@ def predictions(**changes):
     """Six impressions; before calibration 1 s is predicted for each."""
     ones = np.ones(6)
     columns = {
-        "expected_seconds": np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        "values": {
+            "expected_seconds": np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+            "median_seconds": ones,
+            "completion": ones,
+        },
         "uncalibrated_seconds": ones,
-        "median_seconds": ones,
-        "completion": ones,
         "watch_ms": np.array([2000, 2000, 2000, 8000, 0, 6000]),
         "duration_ms": np.full(6, -1),
         "completed": np.full(6, -1),
+        "clicked": np.full(6, -1),
+        "liked": np.full(6, -1),
         "user": np.arange(6),
         "item": np.arange(6),
         "surface": np.array([1, 1, 2, 2, 0, 1]),

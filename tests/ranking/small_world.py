@@ -25,10 +25,12 @@ class Sizes:
 
 SETTINGS = RankingSettings(
     user_categorical=("surface",),
-    item_categorical=("kind", "topics"),
+    item_categorical=("kind", "topics", "tags", "shape"),
     user_numeric=("age",),
     item_numeric=("height",),
+    bias_categorical=("place",),
     history_length=4,
+    recent_length=6,
 )
 
 
@@ -57,6 +59,8 @@ def make_items(rng):
         codes={
             "kind": rng.integers(0, 4, NUM_ITEMS).astype(np.int32),
             "topics": (topics + 1).astype(np.int32),
+            "tags": rng.integers(0, 3, (NUM_ITEMS, 2)).astype(np.int32),
+            "shape": rng.integers(0, 6, NUM_ITEMS).astype(np.int32),
         },
         numeric={"height": rng.random(NUM_ITEMS, np.float32)},
         duration_ms=np.where(rng.random(NUM_ITEMS) < 0.2, -1, rng.integers(1, 90_000, NUM_ITEMS)),
@@ -88,12 +92,13 @@ def make_timelines(rng, num_events=25):
     )
 
 
-def make_world(seed=0):
+def make_world(seed=0, settings=SETTINGS):
     rng = np.random.default_rng(seed)
     timelines, items = make_timelines(rng), make_items(rng)
+    sizes = {"surface": 5, "kind": 4, "topics": 5, "tags": 3, "shape": 6, "place": 4}
     spec = new_spec(
-        SETTINGS,
-        {"surface": Sizes(5), "kind": Sizes(4), "topics": Sizes(5)},
+        settings,
+        {name: Sizes(size) for name, size in sizes.items()},
         items,
         num_item_codes=NUM_TRAINED + 1,
         retrieval_trained=True,
@@ -105,13 +110,17 @@ def make_world(seed=0):
 def make_queries(rng, num_queries, num_candidates):
     """Return queries (the last of unknown time), candidates, and both kinds of counters."""
     shape = (num_queries, num_candidates)
+    sizes = {"surface": 5, "place": 4}
     has_time = np.arange(num_queries) < num_queries - 1
     seconds = rng.integers(0, 45, num_queries)
     queries = Queries(
         user=rng.integers(0, NUM_USERS, num_queries),
         moment=np.where(has_time, NOON + seconds * SECOND, 3),
         has_time=has_time,
-        codes={"surface": rng.integers(0, 5, num_queries).astype(np.int32)},
+        codes={
+            name: rng.integers(0, size, num_queries).astype(np.int32)
+            for name, size in sizes.items()
+        },
         numeric={"age": rng.random(num_queries, np.float32)},
         retrieval_score=rng.random(shape, np.float32),
         retrieval_rank=rng.integers(0, 9, shape).astype(np.float32),

@@ -18,15 +18,16 @@ SPEC = FeatureSpec(
     user_categorical={"device": 2, "surface": 3, "hour": 25},
     item_categorical={},
     item_bags={},
+    bias_categorical={},
     user_numeric=(),
     item_numeric=("height", "duration_seconds", "item_age_seconds"),
     num_item_codes=2,
     history_length=1,
+    recent_length=0,
     retrieval_trained=False,
     priors=Priors(0.5, 1.0, 0.5),
 )
 CALIBRATION = Calibration(
-    mean_watch_seconds=2.0,
     common_factor=2.0,
     surface_column=1,
     surface_factors=(1.0, 0.5, 3.0),
@@ -52,7 +53,6 @@ def fit(predicted, true, surface, seconds, *, spec=SPEC, calibrate_durations=Tru
         true,
         features_of(surface, np.reshape(seconds, (-1, 1))),
         spec,
-        mean_watch_seconds=2.0,
         calibrate_durations=calibrate_durations,
     )
 
@@ -275,6 +275,7 @@ def test_file_of_before_the_duration_buckets_is_refused(tmp_path):
         {"common_factor": -1.0},
         {"common_factor": "2"},
         {"unheard_of": 1},
+        {"mean_watch_seconds": 2.0},
     ],
 )
 def test_broken_values_are_refused(tmp_path, change):

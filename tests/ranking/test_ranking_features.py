@@ -4,6 +4,13 @@ import numpy as np
 import pytest
 
 from recsys.ranking.features import ranking_features
+from recsys.ranking.recent import (
+    age_codes,
+    decayed_means,
+    outcome_codes,
+    recent_events,
+    session_columns,
+)
 from recsys.ranking.spec import FeatureSpec, feature_names, model_inputs
 from tests.ranking.small_world import (
     NOON,
@@ -235,10 +242,55 @@ def test_unknown_duration_age_and_scores_are_missing(world, asked):
 def test_codes_come_from_the_items(world, asked):
     features, candidates = compute(world, asked), asked[1]
     np.testing.assert_array_equal(features["candidate_item"], world.items.code[candidates])
-    kind = features["candidate_categorical"][..., 0]
-    np.testing.assert_array_equal(kind, world.items.codes["kind"][candidates])
-    bag = features["candidate_bags"][:, :, 0]
-    np.testing.assert_array_equal(bag, world.items.codes["topics"][candidates])
+    for column, name in enumerate(("kind", "shape")):
+        found = features["candidate_categorical"][..., column]
+        np.testing.assert_array_equal(found, world.items.codes[name][candidates])
+    topics, tags = np.moveaxis(features["candidate_bags"], 2, 0)
+    np.testing.assert_array_equal(topics, world.items.codes["topics"][candidates])
+    np.testing.assert_array_equal(tags[..., :2], world.items.codes["tags"][candidates])
+    assert not tags[..., 2:].any()
+
+
+def test_newest_events_have_the_codes_of_their_items(world, asked):
+    features, queries = compute(world, asked), asked[0]
+    recent = recent_events(world.timelines, queries.user, queries.moment, queries.has_time, 6)
+    known = recent.item >= 0
+    assert known.any() and not known.all()
+    items = world.items
+    codes = {
+        "recent_item": items.code,
+        "recent_categorical": np.stack([items.codes["kind"], items.codes["shape"]], axis=1),
+        "recent_bags": np.stack(
+            [items.codes["topics"], np.pad(items.codes["tags"], ((0, 0), (0, 1)))], axis=1
+        ),
+    }
+    for name, of_item in codes.items():
+        np.testing.assert_array_equal(features[name][known], of_item[recent.item[known]])
+        assert not features[name][~known].any()
+    np.testing.assert_array_equal(features["recent_outcome"], outcome_codes(recent))
+    np.testing.assert_array_equal(features["recent_age"], age_codes(recent))
+
+
+def test_decayed_means_lean_on_the_users_own_and_reach_beyond_the_attention(world, asked):
+    features, queries = compute(world, asked), asked[0]
+    recent = recent_events(world.timelines, queries.user, queries.moment, queries.has_time, 50)
+    names = ("watch_rate", "mean_watch_seconds")
+    expected = {name: column(world, features, f"user_{name}") for name in names}
+    duration_ms = np.where(recent.item >= 0, world.items.duration_ms[recent.item], -1)
+    found = decayed_means(recent, duration_ms, expected) | session_columns(recent)
+    assert set(found) == {n for n in world.spec.user_numeric if "_last_" in n or "session" in n}
+    for name, values in found.items():
+        np.testing.assert_array_equal(column(world, features, name), values)
+
+
+def test_bias_columns_that_are_not_given_are_unknown(world, asked):
+    queries, *rest = asked
+    np.testing.assert_array_equal(
+        compute(world, asked)["bias_categorical"][:, 0], queries.codes["place"]
+    )
+    without = dataclasses.replace(queries, codes={"surface": queries.codes["surface"]})
+    features = compute(world, (without, *rest))
+    np.testing.assert_array_equal(features["bias_categorical"], np.zeros((NUM_QUERIES, 1)))
 
 
 def test_shapes_and_types_are_those_of_the_net(world, asked):
@@ -250,19 +302,32 @@ def test_shapes_and_types_are_those_of_the_net(world, asked):
         "user_categorical": ((3,), np.int32),
         "user_numeric": ((num_user,), np.float32),
         "history": ((4,), np.int32),
+        "bias_categorical": ((1,), np.int32),
+        "recent_item": ((6,), np.int32),
+        "recent_categorical": ((6, 2), np.int32),
+        "recent_bags": ((6, 2, 3), np.int32),
+        "recent_outcome": ((6,), np.int32),
+        "recent_age": ((6,), np.int32),
         "candidate_item": ((8,), np.int32),
-        "candidate_categorical": ((8, 1), np.int32),
-        "candidate_bags": ((8, 1, 3), np.int32),
+        "candidate_categorical": ((8, 2), np.int32),
+        "candidate_bags": ((8, 2, 3), np.int32),
         "candidate_numeric": ((8, num_item), np.float32),
     }
     assert model_inputs(features) == list(features)
 
 
 def test_columns_that_the_settings_leave_out_are_no_inputs(world, asked):
-    bare = dataclasses.replace(world.spec, item_categorical={}, item_bags={})
+    bare = dataclasses.replace(
+        world.spec, item_categorical={}, item_bags={}, bias_categorical={}, recent_length=0
+    )
     features = compute(dataclasses.replace(world, spec=bare), asked)
-    assert "candidate_categorical" not in model_inputs(features)
-    assert "candidate_bags" not in model_inputs(features)
+    assert model_inputs(features) == [
+        "user_categorical",
+        "user_numeric",
+        "history",
+        "candidate_item",
+        "candidate_numeric",
+    ]
 
 
 def test_spec_survives_its_file(world, tmp_path):

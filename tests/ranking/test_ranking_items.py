@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -77,6 +79,33 @@ def test_bag_keeps_a_bounded_number_of_values(catalogue):
     table = pa.table({"item_id": ["a", "b", "c", "d"], "topics": topics})
     crowded = Catalogue(catalogue.vocabulary, table, catalogue.watch_counts, 2)
     assert ItemFeatures.build(crowded, {}, RankingSettings()).topics.shape == (4, MAX_BAG_LENGTH)
+
+
+def test_codes_of_rows_are_those_of_their_items_and_zero_for_none(items):
+    rows = np.array([[0, -1, 3], [1, 0, -1]])
+    found = items.codes_of(rows, ["kind"], ["topics"])
+    assert found["item"].tolist() == [[1, 0, 0], [2, 1, 0]]
+    assert found["categorical"].tolist() == [[[2], [0], [0]], [[1], [2], [0]]]
+    topics = {0: [2, 1, 0], 1: [0, 0, 0], 3: [1, 0, 2], -1: [0, 0, 0]}
+    assert found["bags"].tolist() == [[[topics[row]] for row in own] for own in rows.tolist()]
+    assert {values.dtype for values in found.values()} == {np.dtype(np.int32)}
+
+
+def test_bags_are_padded_to_the_longest(items):
+    longer = np.arange(20, dtype=np.int32).reshape(4, 5)
+    crowded = dataclasses.replace(items, codes=items.codes | {"tags": longer})
+    found = crowded.codes_of(np.array([3, 0]), [], ["topics", "tags"])
+    assert found["bags"].tolist() == [
+        [[1, 0, 2, 0, 0], [15, 16, 17, 18, 19]],
+        [[2, 1, 0, 0, 0], [0, 1, 2, 3, 4]],
+    ]
+    assert found["categorical"].shape == (2, 0)
+
+
+def test_looking_codes_up_changes_no_item(items):
+    items.codes_of(np.array([-1, 0]), ["kind"], ["topics"])
+    assert items.code.tolist() == [1, 2, 0, 0]
+    assert items.codes["kind"].tolist() == [2, 1, 0, 0]
 
 
 def test_items_survive_their_files(items, tmp_path):

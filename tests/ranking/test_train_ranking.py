@@ -1,4 +1,7 @@
-"""The whole step on a world of which the answer is known: item k is watched (k + 1) x 5 s."""
+"""The whole step on a world of which the answer is known.
+
+Item k is watched (k + 1) x 5 s, and up to 2 s longer by chance.
+"""
 
 import json
 import shutil
@@ -14,6 +17,7 @@ from pipelines.train_ranking import Validation
 from recsys.data.examples import TEST, TRAINING, VALIDATION
 from recsys.data.prepared import load_prepared
 from recsys.errors import DataError
+from recsys.ranking.heads import Heads
 from recsys.ranking.items import ItemFeatures
 from recsys.ranking.predictions import feature_matrix, ranking_predictions
 from recsys.ranking.ranker import Ranker
@@ -31,6 +35,7 @@ from tests.worlds import START, as_log
 
 NUM_USERS, NUM_ITEMS, LENGTH = 60, 6, 30
 DAYS = 10
+CHANGED_ITEM = 5
 
 SETTINGS = RecsysSettings(
     name="constant watch",
@@ -48,19 +53,23 @@ SETTINGS = RecsysSettings(
 )
 
 
-def world_log():
+def world_log(changed_from=None):
+    """Return the log; from a moment on, item 5 is watched as item 0 is."""
     rng = np.random.default_rng(0)
     user = np.repeat(np.arange(NUM_USERS), LENGTH)
     item = rng.integers(0, NUM_ITEMS, len(user))
     minutes = rng.integers(0, DAYS * 24 * 60, len(user))
-    times = [START + timedelta(minutes=int(minute)) for minute in minutes]
+    times = np.array([START + timedelta(minutes=int(minute)) for minute in minutes])
+    is_changed = (item == CHANGED_ITEM) & (times >= (changed_from or times.max()))
+    watched_like = np.where(is_changed, 0, item)
     events = pa.table(
         {
             "user_id": [f"u{number}" for number in user],
             "item_id": [f"i{number}" for number in item],
             "event_time": pa.array(times, pa.timestamp("us", tz="UTC")),
-            "watch_ms": pa.array((item + 1) * 5000, pa.int64()),
+            "watch_ms": (watched_like + 1) * 5000 + rng.integers(0, 2000, len(user)),
             "surface": ["home" if even else "search" for even in user % 2 == 0],
+            "liked": item % 2 == 0,
         }
     )
     items = pa.table(
@@ -93,6 +102,7 @@ def test_step_writes_what_a_bundle_takes(trained):
         "ranker.onnx",
         "calibration.json",
         "features.json",
+        "heads.json",
         "validation.json",
         "curves.json",
         "unfinished",
@@ -113,22 +123,25 @@ def test_net_learns_the_watch_time_of_each_item(trained, prepared):
     found = ranking_predictions(SETTINGS.ranking, load_prepared(prepared), trained, TEST)
     seconds = found.watch_ms / 1000
     assert len(seconds) > 100
-    assert np.abs(found.median_seconds - seconds).mean() < 2
-    assert np.abs(found.expected_seconds - seconds).mean() < 3
-    assert found.expected_seconds.sum() == pytest.approx(seconds.sum(), rel=0.05)
+    assert np.abs(found.values["median_seconds"] - seconds).mean() < 2
+    assert np.abs(found.values["expected_seconds"] - seconds).mean() < 3
+    assert found.values["expected_seconds"].sum() == pytest.approx(seconds.sum(), rel=0.05)
     completed = found.completed == 1
     np.testing.assert_array_equal(completed, found.watch_ms >= 20_000)
-    assert found.completion[completed].min() > found.completion[~completed].max()
+    completion = found.values["completion"]
+    assert completion[completed].min() > completion[~completed].max()
+    inside = (found.values["low_seconds"] <= seconds) & (seconds <= found.values["high_seconds"])
+    assert inside.mean() > 0.6
 
 
 def test_validation_metrics_are_those_of_the_exported_net(trained, prepared):
     written = json.loads((trained / "validation.json").read_text())
     found = ranking_predictions(SETTINGS.ranking, load_prepared(prepared), trained, VALIDATION)
     seconds = found.watch_ms / 1000
-    error = np.abs(found.median_seconds - seconds).mean()
+    error = np.abs(found.values["median_seconds"] - seconds).mean()
     assert written["mae_seconds"] == pytest.approx(error, rel=1e-3)
     assert written["seconds_ratio"] == pytest.approx(1, abs=1e-6)
-    ratio = found.expected_seconds.sum(dtype=np.float64) / seconds.sum()
+    ratio = found.values["expected_seconds"].sum(dtype=np.float64) / seconds.sum()
     assert ratio == pytest.approx(1, abs=1e-3)
 
 
@@ -142,7 +155,7 @@ def test_predictions_are_those_of_the_net_times_the_factors_of_their_rows(traine
     ]
     assert len(np.unique(np.concatenate(factors))) > 1
     calibrated = found.uncalibrated_seconds * np.concatenate(factors)
-    np.testing.assert_allclose(calibrated, found.expected_seconds, rtol=1e-6)
+    np.testing.assert_allclose(calibrated, found.values["expected_seconds"], rtol=1e-6)
 
 
 def test_predictions_know_their_surface_bucket_and_day(trained, prepared):
@@ -161,6 +174,16 @@ def test_predictions_know_their_surface_bucket_and_day(trained, prepared):
     np.testing.assert_array_equal(found.day, days)
 
 
+def test_likes_and_clicks_reach_rows_and_predictions(prepared, trained, tmp_path):
+    ranking = SETTINGS.ranking.model_copy(update={"like_column": "liked"})
+    changed = SETTINGS.model_copy(update={"ranking": ranking})
+    clicks = world_log()
+    prepare(clicks, changed, tmp_path)
+    found = ranking_predictions(ranking, load_prepared(tmp_path), trained, TEST)
+    np.testing.assert_array_equal(found.liked, found.watch_ms // 5000 % 2)
+    assert set(found.clicked) == {-1}
+
+
 def test_log_without_scores_of_the_candidate_stage_says_so(trained):
     assert Ranker.load(trained).spec.retrieval_trained is False
 
@@ -171,7 +194,7 @@ def test_mapped_rows_equal_the_shards_one_after_the_other(trained, prepared, tmp
     mapped = map_rows(log, items, spec, (TRAINING, TEST), tmp_path)
     parts = list(rows_by_shard(log, items, spec, (TRAINING, TEST)))
     assert set(mapped.split) == {TRAINING, TEST}
-    for name in ("user", "item", "watch_ms", "completed"):
+    for name in ("user", "item", "watch_ms", "completed", "clicked", "liked"):
         joined = np.concatenate([getattr(part, name) for part in parts])
         np.testing.assert_array_equal(getattr(mapped, name), joined)
     for name, values in mapped.features.items():
@@ -187,7 +210,7 @@ def test_feature_matrix_names_every_column(trained, prepared):
     # Items never watched for long are not trained, and share code 0.
     assert sorted(set(item)) == [0, 1, 2, 3, 4]
     for code in (1, 2, 3, 4):
-        assert len(set(matrix.watch_ms[item == code])) == 1
+        assert len(set(matrix.watch_ms[item == code] // 5000)) == 1
 
 
 def rows_of_small_world(features):
@@ -199,6 +222,8 @@ def rows_of_small_world(features):
         duration_ms=unknown,
         watch_ms=1000 * np.arange(NUM_ROWS),
         completed=unknown,
+        clicked=unknown,
+        liked=unknown,
         split=np.where(np.arange(NUM_ROWS) < 20, VALIDATION, TRAINING),
     )
 
@@ -214,6 +239,71 @@ def test_setting_decides_whether_durations_are_calibrated(calibrate_durations):
     assert before["seconds_ratio"] != pytest.approx(1, abs=0.1)
     assert after["seconds_ratio"] == pytest.approx(1, abs=1e-6)
     assert before["mae_seconds"] == after["mae_seconds"]
+
+
+def with_refit(refit):
+    split = SETTINGS.split.model_copy(update={"validation_from": "2026-01-05"})
+    # Parts beyond the tower would only take longer to compile.
+    parts = {"recent_length": 0, "cross_layers": 0, "refit": refit}
+    ranking = SETTINGS.ranking.model_copy(update=parts)
+    return SETTINGS.model_copy(update={"split": split, "ranking": ranking})
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory):
+    """Return the log of a world that changes, and the nets trained without and with a refit."""
+    out = tmp_path_factory.mktemp("changing")
+    prepare(world_log(START + timedelta(days=4)), with_refit(False), out)
+    without = tmp_path_factory.mktemp("without")
+    train_ranking.main(with_refit(False), out, without)
+    # The first training of the other one is found done.
+    with_it = tmp_path_factory.mktemp("with_it")
+    shutil.copytree(without / "unfinished", with_it / "unfinished")
+    train_ranking.main(with_refit(True), out, with_it)
+    return load_prepared(out), without, with_it
+
+
+def test_refit_leaves_the_first_training_and_its_figures_as_they_were(changing):
+    _, without, with_it = changing
+    names = {path.name for path in without.iterdir()}
+    assert {path.name for path in with_it.iterdir()} == names | {"refit"}
+    for name in ("validation.json", "features.json"):
+        assert (with_it / name).read_bytes() == (without / name).read_bytes()
+
+
+def test_refitted_net_is_calibrated_itself(changing):
+    log, *nets = changing
+    for directory in nets:
+        found = ranking_predictions(SETTINGS.ranking, log, directory, VALIDATION)
+        total = found.values["expected_seconds"].sum(dtype=np.float64)
+        assert total == pytest.approx(found.watch_ms.sum() / 1000, rel=1e-3)
+
+
+def test_refit_trains_for_as_many_epochs_as_were_best(changing):
+    _, _, directory = changing
+    first, second = (
+        json.loads((path / "curves.json").read_text()) for path in (directory, directory / "refit")
+    )
+    assert len(second["epochs"]) == first["best_epoch"] + 1
+    assert all(not epoch["metrics"] for epoch in second["epochs"])
+
+
+def test_refitted_net_knows_what_only_the_validation_shows(changing):
+    log, *nets = changing
+    error = []
+    for directory in nets:
+        found = ranking_predictions(SETTINGS.ranking, log, directory, TEST)
+        own = log.catalogue.item_ids(found.item) == np.array(f"i{CHANGED_ITEM}")
+        assert own.sum() > 20 and found.watch_ms[own].max() < 7000
+        error.append(np.abs(found.uncalibrated_seconds[own] - 6).mean())
+    without, with_it = error
+    assert with_it < 0.7 * without
+
+
+def test_refit_takes_its_tables_of_heads_from_all_rows(changing):
+    _, without, with_it = changing
+    before, after = (Heads.load(path / "heads.json") for path in (without, with_it))
+    assert after.mean_watch_seconds < before.mean_watch_seconds
 
 
 def test_log_without_validation_rows_is_refused(prepared, tmp_path, monkeypatch):

@@ -1,0 +1,1 @@
+"""What to show to users of whom little is known: a prediction that knows how unsure it is."""
