@@ -44,6 +44,7 @@ def make_rows(seed, num_rows, watch_seconds, completed):
         values=np.stack([first, second, *amounts], axis=1).astype(np.float32),
         names=NAMES,
         categorical=(0, 1),
+        item=first,
         watch_ms=np.round(1000 * seconds).astype(np.int64),
         completed=np.where(rng.random(num_rows) < 0.1, -1, label).astype(np.int8),
     )
