@@ -105,6 +105,8 @@ def test_random_state_of_dropout_moves_and_is_kept(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("at", [0, 4, 5])
 def test_asked_training_finishes_its_step_and_goes_on_later(tmp_path, whole, number, at):
+    # A job of the background has it ignored from its start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     batches = struck(lambda: os.kill(os.getpid(), number), at)
     message = f"{number.name} came.*epoch 1 after {at + 1} steps"
     with pytest.raises(TrainingInterrupted, match=message):

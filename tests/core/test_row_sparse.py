@@ -304,7 +304,8 @@ def test_tables_of_both_nets_are_known():
     }
     ranking, _ = make_model()
     tables = [v for v in ranking.trainable_variables if is_table(v)]
-    assert len(tables) == len(ranking.tables)
+    every = (ranking.tables, ranking.event_tables, ranking.bias.tables)
+    assert len(tables) == sum(len(each) for each in every)
 
 
 def test_table_rate_without_a_rule_of_tables_is_refused():
