@@ -147,6 +147,33 @@ def test_events_after_now_change_nothing(recommender, states):
     assert recommender.recommend([request])[0].items == recommender.recommend([cut])[0].items
 
 
+def test_answer_is_ordered_by_the_formula_and_still_tells_seconds(
+    recommender, states, monkeypatch
+):
+    def shortest_first(values, user_categorical):
+        assert user_categorical.shape[1] > 0
+        return -values["expected_seconds"]
+
+    request = ask(recommender, states[0])
+    usual = recommender.recommend([request])[0].items
+    monkeypatch.setattr(recommender._scoring._formula, "scores", shortest_first)
+    answer = recommender.recommend([request])[0]
+    seconds = [item.expected_watch_seconds for item in answer.items]
+    assert answer.degraded_stages == ()
+    assert seconds == sorted(seconds)
+    assert seconds[0] < usual[0].expected_watch_seconds
+
+
+def test_score_of_nan_is_not_believed(recommender, states, monkeypatch):
+    monkeypatch.setattr(
+        recommender._scoring._formula,
+        "scores",
+        lambda values, user_categorical: values["expected_seconds"] * np.nan,
+    )
+    answer = recommender.recommend([ask(recommender, states[0])])[0]
+    assert answer.degraded_stages == ("ranker",)
+
+
 def test_broken_ranker_leaves_candidate_order(recommender, states, monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("dead")
