@@ -147,9 +147,7 @@ def test_events_after_now_change_nothing(recommender, states):
     assert recommender.recommend([request])[0].items == recommender.recommend([cut])[0].items
 
 
-def test_answer_is_ordered_by_the_formula_and_still_tells_seconds(
-    recommender, states, monkeypatch
-):
+def test_answer_is_ordered_by_the_formula_and_still_tells_seconds(recommender, states, monkeypatch):
     def shortest_first(values, user_categorical):
         assert user_categorical.shape[1] > 0
         return -values["expected_seconds"]
