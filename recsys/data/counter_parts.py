@@ -15,7 +15,12 @@ from recsys.data.counters import CountedEvents, counters_as_of
 
 
 def spill(
-    directory: Path, events: CountedEvents, keys: np.ndarray, queries: np.ndarray, num_parts: int
+    directory: Path,
+    events: CountedEvents,
+    keys: np.ndarray,
+    queries: np.ndarray,
+    asked_at: np.ndarray,
+    num_parts: int,
 ) -> None:
     """Write the events of one shard grouped by part of the keys.
 
@@ -24,6 +29,7 @@ def spill(
         events: [E].
         keys: int64 [E], rows of items or numbers of channels, negative for none.
         queries: int64 [Q], positions of the events whose counters are wanted.
+        asked_at: int64 [E], as of which moment they are.
         num_parts: Key k belongs to part `k % num_parts`.
     """
     query = np.full(len(keys), -1, np.int64)
@@ -31,7 +37,7 @@ def spill(
     part = np.where(keys >= 0, keys % num_parts, num_parts)
     order = np.argsort(part, kind="stable")
     ends = np.cumsum(np.bincount(part, minlength=num_parts + 1))[:num_parts]
-    arrays = {"keys": keys, "query": query, **vars(events)}
+    arrays = {"keys": keys, "query": query, "asked_at": asked_at, **vars(events)}
     arrays = {name: values[order[: ends[-1]]] for name, values in arrays.items()}
     save_arrays(directory, arrays | {"ends": ends})
 
@@ -47,10 +53,10 @@ def total_part(spilled: Sequence[Path], targets: Sequence[Path], part: int) -> N
     pieces = [_read_part(directory, part) for directory in spilled]
     joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     query = joined.pop("query")
-    keys = joined.pop("keys")
+    keys, asked_at = joined.pop("keys"), joined.pop("asked_at")
     events = CountedEvents(**joined)
     asked = query >= 0
-    totals = counters_as_of(events, keys, keys[asked], events.moment[asked])
+    totals = counters_as_of(events, keys, keys[asked], asked_at[asked])
     start = 0
     for piece, target in zip(pieces, targets, strict=True):
         rows = piece["query"][piece["query"] >= 0]

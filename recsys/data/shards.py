@@ -16,6 +16,7 @@ from recsys.data.building import (
     channel_numbers,
     log_timelines,
     ranking_examples,
+    request_moments,
 )
 from recsys.data.catalogue import Catalogue
 from recsys.data.counter_parts import spill, total_part
@@ -142,7 +143,8 @@ def build_shard(place: Workplace, number: int) -> BuiltShard:
     write_record(histories, directory / "histories")
     write_record(candidates, directory / "candidates")
     write_record(ranking, directory / "ranking")
-    _count_items(place, number, timelines, chosen, catalogue)
+    asked_at = request_moments(log, timelines)
+    _count_items(place, number, timelines, (chosen, asked_at), catalogue)
     return BuiltShard(len(candidates.item), len(chosen))
 
 
@@ -156,7 +158,11 @@ def total_counters_part(place: Workplace, part: int) -> None:
 
 
 def _count_items(
-    place: Workplace, number: int, timelines: Timelines, queries: np.ndarray, catalogue: Catalogue
+    place: Workplace,
+    number: int,
+    timelines: Timelines,
+    queries: tuple[np.ndarray, np.ndarray],
+    catalogue: Catalogue,
 ) -> None:
     """Total the counters as of `data_until`, and spill what those of the examples need."""
     counted = CountedEvents(
@@ -172,5 +178,5 @@ def _count_items(
     if place.settings.ranking.enabled:
         num_parts = place.settings.data.shards
         channel = channel_numbers(catalogue.table)[item]
-        spill(place.spilled("item", number), counted, item, queries, num_parts)
-        spill(place.spilled("channel", number), counted, channel, queries, num_parts)
+        spill(place.spilled("item", number), counted, item, *queries, num_parts)
+        spill(place.spilled("channel", number), counted, channel, *queries, num_parts)

@@ -68,7 +68,7 @@ def test_parts_equal_whole(tmp_path):
     for rows, directory, target in zip(shards, spilled, targets, strict=True):
         item, events = counted(rows)
         queries = np.arange(0, len(rows), 2)
-        spill(directory, events, item, queries, num_parts=2)
+        spill(directory, events, item, queries, events.moment, num_parts=2)
         np.save(target, np.zeros((len(queries), 5), np.int64))
     for part in range(2):
         total_part(spilled, targets, part)

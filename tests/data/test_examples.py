@@ -111,6 +111,15 @@ def test_impressions_of_a_request_are_as_of_its_first(tmp_path):
         assert found[user == owner].min() == own[user == owner].min()
 
 
+def test_counters_of_a_request_are_as_of_its_first_moment(tmp_path):
+    rows = [("ann", "y", 104, 1_000, True), ("ann", "y", 110, 15_000, True)]
+    apart = prepare_tiny(tmp_path / "a", tiny_log(event_table(rows)))
+    request = pa.array(["r", "r"])
+    together = prepare_tiny(tmp_path / "t", tiny_log(event_table(rows, request_id=request)))
+    counts = [each.shards[0].ranking.item_counters[:, 0].tolist() for each in (apart, together)]
+    assert counts == [[0, 1], [0, 0]]
+
+
 def test_item_counters_see_only_the_past(ranking):
     assert ranking.item_counters.tolist() == [
         [0, 0, 0, 0, 0],
