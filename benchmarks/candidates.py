@@ -28,7 +28,7 @@ from recsys.candidates.sequences import Labels, Part, join_labels, join_sequence
 from recsys.candidates.side_by_side import SideBySide
 from recsys.candidates.vectors import ValidationRanking
 from recsys.data.examples import TEST, TRAINING
-from recsys.data.prepared import Prepared, load_prepared
+from recsys.data.prepared import FORMAT, Prepared, load_prepared
 from recsys.data.sources import open_log
 from recsys.errors import DataError
 from recsys.evaluation.baselines import (
@@ -175,7 +175,8 @@ def prepared_log(protocol: Protocol, settings: RecsysSettings, place: Path) -> P
 def prepare_once(settings: RecsysSettings, place: Path) -> Prepared:
     """Prepare the log of the settings below a directory, unless it is there already."""
     columns = list(settings.candidates.context)
-    key = hash_json({**settings.model_dump(mode="json", include={"data", "split"}), "of": columns})
+    shaping = settings.model_dump(mode="json", include={"data", "split"})
+    key = hash_json({**shaping, "of": columns, "format": FORMAT})
     target = place / f"prepared-{key[:12]}"
     if not target.exists():
         scratch = place / f".preparing-{key[:12]}"
