@@ -143,15 +143,19 @@ class RankingModel(keras.Model):  # type: ignore[misc]
     def _add_attention(self) -> None:
         self.attention = None
         if self.spec.recent_length:
-            codes = {
-                "outcome": NUM_OUTCOME_CODES,
-                "age": NUM_AGE_CODES,
-                "place": self.spec.recent_length + 1,
-            }
+            codes = {"outcome": NUM_OUTCOME_CODES, "age": NUM_AGE_CODES}
             self.event_tables = {
                 name: self._table(number, EVENT_WIDTH, f"event_{name}")
                 for name, number in codes.items()
             }
+            # Looked up by code, a place would cost a step as much as a table of items.
+            self.places = self.add_weight(
+                shape=(self.spec.recent_length, EVENT_WIDTH),
+                initializer=keras.initializers.RandomNormal(
+                    stddev=INITIAL_DEVIATION, seed=stream_seed(self.seed, "places")
+                ),
+                name="places",
+            )
             self.attention = TargetAttention(
                 self.settings.attention_width,
                 NUM_ATTENTION_HEADS,
@@ -207,7 +211,7 @@ class RankingModel(keras.Model):  # type: ignore[misc]
         if self.attention is not None:
             for table in self.event_tables.values():
                 table.build(None)
-            event = (None, None, item_width + EVENT_WIDTH * len(self.event_tables))
+            event = (None, None, item_width + EVENT_WIDTH * (len(self.event_tables) + 1))
             self.attention.build((None, None, candidate_width), event, event)
             candidate_width += self.settings.attention_width
         hidden = self.settings.hidden
@@ -317,14 +321,10 @@ class RankingModel(keras.Model):  # type: ignore[misc]
     def _events(self, batch: Batch, training: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return the newest events as keys and values of the attention, and which there are."""
         is_event = ops.not_equal(batch["recent_age"], 0)
-        place = ops.arange(1, self.spec.recent_length + 1, dtype="int32")
-        codes = {
-            "outcome": batch["recent_outcome"],
-            "age": batch["recent_age"],
-            "place": ops.cast(is_event, "int32") * place,
-        }
         embedded = self._items(batch, "recent")
-        embedded += [self.event_tables[name](values) for name, values in codes.items()]
+        embedded.append(self.event_tables["outcome"](batch["recent_outcome"]))
+        embedded.append(self.event_tables["age"](batch["recent_age"]))
+        embedded.append(ops.cast(is_event, "float32")[..., None] * self.places)
         events = self._embedded(embedded, training)
         return events, events, is_event
 

@@ -10,6 +10,9 @@ from recsys.core.backends.tensorflow import compile_step, sum_repeated_rows, upd
 from recsys.core.optimizers.adam import new_optimizer
 from recsys.settings import TrainingSettings
 
+LARGE = 12
+"""Rows of a table that no gradient here has as many slices as."""
+
 
 def test_sum_repeated_rows_keeps_the_dense_gradient():
     values = tf.constant([[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]])
@@ -64,10 +67,10 @@ def test_new_optimizer_refuses_a_decay_without_an_end():
 def test_rows_are_changed_once_by_the_sum_of_their_slices(rows):
     rng = np.random.default_rng(0)
     values = rng.normal(size=(len(rows), 3)).astype(np.float32)
-    summed = np.zeros((6, 3), np.float32)
+    summed = np.zeros((LARGE, 3), np.float32)
     np.add.at(summed, rows, values)
-    table = keras.Variable(rng.normal(size=(6, 3)).astype(np.float32))
-    slot = keras.Variable(np.zeros((6, 3), np.float32))
+    table = keras.Variable(rng.normal(size=(LARGE, 3)).astype(np.float32))
+    slot = keras.Variable(np.zeros((LARGE, 3), np.float32))
     before = np.array(table.numpy())
 
     def rule(gradient, slots):
@@ -75,9 +78,35 @@ def test_rows_are_changed_once_by_the_sum_of_their_slices(rows):
 
     @tf.function
     def step():
-        update_rows(table, [slot], tf.IndexedSlices(values, tf.constant(rows), (6, 3)), rule)
+        update_rows(table, [slot], tf.IndexedSlices(values, tf.constant(rows), (LARGE, 3)), rule)
 
     step()
     np.testing.assert_allclose(table.numpy(), before - 2 * summed, rtol=1e-5, atol=1e-6)
-    is_met = np.isin(np.arange(6), rows)[:, None]
+    is_met = np.isin(np.arange(LARGE), rows)[:, None]
     np.testing.assert_allclose(slot.numpy(), is_met * (summed**2 + 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_rows", [3, 5, 6, 40])
+def test_gradients_of_small_and_large_tables_have_the_same_sums(num_rows):
+    """A table of no more rows than slices gets a dense gradient, which is faster."""
+    rng = np.random.default_rng(num_rows)
+    rows, values = rng.integers(0, num_rows, 5), rng.normal(size=(5, 2)).astype(np.float32)
+    expected = np.zeros((num_rows, 2), np.float32)
+    np.add.at(expected, rows, values)
+    table = keras.Variable(np.zeros((num_rows, 2), np.float32))
+    slot = keras.Variable(np.zeros((num_rows, 2), np.float32))
+    kinds = []
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(gather_rows(table, tf.constant(rows)) * values)
+        gradient = tape.gradient(loss, table.value)
+        kinds.append(type(sum_repeated_rows(gradient)))
+        update_rows(table, [slot], gradient, lambda g, slots: (g, [slots[0] + g**2]))
+        return tf.convert_to_tensor(sum_repeated_rows(gradient))
+
+    np.testing.assert_allclose(step().numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(table.numpy(), -expected, rtol=1e-6)
+    np.testing.assert_allclose(slot.numpy(), expected**2, rtol=1e-5)
+    assert issubclass(kinds[0], tf.IndexedSlices) == (num_rows > 5)

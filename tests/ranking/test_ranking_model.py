@@ -169,15 +169,12 @@ def test_events_know_their_item_outcome_age_and_place_from_the_newest(net):
     batch = tensors(features)
     is_event = features["recent_age"] > 0
     assert not is_event.all()
-    codes = {
-        "outcome": features["recent_outcome"],
-        "age": features["recent_age"],
-        "place": np.where(is_event, [1, 2, 3, 4, 5, 6], 0),
-    }
+    codes = {"outcome": features["recent_outcome"], "age": features["recent_age"]}
     expected = items_of(model, features, "recent")
     for name, own in codes.items():
         table = to_numpy(model.event_tables[name].table.value)
         expected.append(table[own] * (own > 0)[..., None])
+    expected.append(np.where(is_event[..., None], to_numpy(model.places.value), 0.0))
     keys, values, known = map(to_numpy, model._events(batch, False))
     np.testing.assert_allclose(keys, np.concatenate(expected, axis=-1), atol=1e-6)
     np.testing.assert_array_equal(values, keys)

@@ -60,6 +60,8 @@ def update_rows(
 
     Slices of a sparse gradient that belong to one row are summed first.
     """
+    if _is_small(gradient):
+        gradient = _dense(gradient)
     if not isinstance(gradient, tf.IndexedSlices):
         change, new_values = rule(gradient, [slot.value for slot in slots])
         for slot, value in zip(slots, new_values, strict=True):
@@ -91,10 +93,29 @@ def sum_repeated_rows(gradient: Any) -> Any:
     """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
+    if _is_small(gradient):
+        return _dense(gradient)
     order, rows, is_first = _sorted_rows(gradient)
     position = tf.cumsum(tf.cast(is_first, tf.int32)) - 1
     values = tf.sparse.segment_sum(gradient.values, order, position)
     return tf.IndexedSlices(values, tf.boolean_mask(rows, is_first), gradient.dense_shape)
+
+
+def _is_small(gradient: tf.Tensor | tf.IndexedSlices) -> bool:
+    """Tell whether a sparse gradient has more slices than its table has rows.
+
+    Most rows then have one, and to add slices where they belong takes a third of the time of
+    sorting them. Unknown sizes count as large.
+    """
+    if not isinstance(gradient, tf.IndexedSlices):
+        return False
+    num_rows, num_slices = tf.get_static_value(gradient.dense_shape), gradient.indices.shape[0]
+    return num_rows is not None and num_slices is not None and num_rows[0] <= num_slices
+
+
+def _dense(gradient: tf.IndexedSlices) -> tf.Tensor:
+    num_rows = tf.get_static_value(gradient.dense_shape)[0]
+    return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, num_rows)
 
 
 def _sorted_rows(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
