@@ -113,7 +113,8 @@ def ranking_examples(
     """Make an example of every impression whose watch time is known; counters are still zero.
 
     If the settings ask for them, training impressions of which only the completion is known come
-    with them. The moment of an example is that of its request: who asks for a page has seen nothing of it yet.
+    with them. The moment of an example is that of its request: who asks for a page has seen nothing
+    of it yet.
 
     Returns:
         The examples, and int64 [N], their positions in the timelines.

@@ -8,8 +8,8 @@ from recsys.data.building import channel_numbers
 from recsys.data.examples import TRAINING
 from recsys.errors import DataError
 from tests.data.tiny_log import (
-    ROWS,
     ITEMS,
+    ROWS,
     SECOND,
     TIME,
     event_table,
