@@ -336,6 +336,46 @@ def test_log_without_validation_rows_is_refused(prepared, tmp_path, monkeypatch)
         train_ranking.main(SETTINGS, prepared, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def in_integers(prepared, tmp_path_factory):
+    def train(**changes):
+        out = tmp_path_factory.mktemp("ranking")
+        ranking = SETTINGS.ranking.model_copy(update={"hidden": (64, 64), **changes})
+        train_ranking.main(SETTINGS.model_copy(update={"ranking": ranking}), prepared, out)
+        return out, json.loads((out / "precision.json").read_text())
+
+    return train
+
+
+def test_net_in_integers_is_measured_and_served(in_integers, prepared):
+    out, measured = in_integers(precision="int8")
+    assert measured["chosen"] == "int8"
+    assert measured["num_products"] >= 1
+    assert (out / "ranker.onnx").read_bytes() == (out / "ranker_int8.onnx").read_bytes()
+    for name in ("float32", "int8"):
+        assert measured[name]["milliseconds"] > 0
+    ndcg = {name: measured[name]["ndcg"] for name in ("float32", "int8")}
+    assert measured["ndcg_loss"] == pytest.approx(1 - ndcg["int8"] / ndcg["float32"])
+    found = ranking_predictions(SETTINGS.ranking, load_prepared(prepared), out, TEST)
+    again = {name: Ranker.load(out, f"ranker_{name}.onnx") for name in ("float32", "int8")}
+    assert found.values["expected_seconds"].shape == found.watch_ms.shape
+    assert again["int8"].spec == again["float32"].spec
+
+
+@pytest.mark.parametrize(("loss", "chosen"), [(-1.0, "float32"), (1.0, None)])
+def test_automatic_choice_minds_the_loss(in_integers, monkeypatch, loss, chosen):
+    monkeypatch.setattr("pipelines.ranking_precision.MAX_TIME_RATIO", 1e9)
+    out, measured = in_integers(precision="auto", max_ndcg_loss=loss)
+    assert measured["chosen"] == (chosen or "int8")
+    graph = f"ranker_{measured['chosen']}.onnx"
+    assert (out / "ranker.onnx").read_bytes() == (out / graph).read_bytes()
+
+
+def test_automatic_choice_minds_the_time(in_integers, monkeypatch):
+    monkeypatch.setattr("pipelines.ranking_precision.MAX_TIME_RATIO", 0.0)
+    assert in_integers(precision="auto", max_ndcg_loss=1.0)[1]["chosen"] == "float32"
+
+
 def new_directory(path):
     path.mkdir()
     return path
