@@ -167,12 +167,11 @@ def _model_and_batches(
     rows: RankingRows, chosen: np.ndarray, spec: FeatureSpec, settings: RankingSettings, seed: int
 ) -> tuple[RankingModel, RankingBatches]:
     """Make a net for the chosen rows, and their batches."""
-    known = chosen[rows.watch_ms[chosen] >= 0]
-    scales = _scales(rows, known, settings.num_quantiles, seed)
+    scales = _scales(rows, chosen, settings.num_quantiles, seed)
     heads = fit_heads(
         tuple(settings.heads.on()),
-        rows.watch_ms[known] / 1000,
-        duration_seconds(rows.features, spec)[known, 0],
+        rows.watch_ms[chosen] / 1000,
+        duration_seconds(rows.features, spec)[chosen, 0],
         num_thresholds=settings.num_thresholds,
         num_duration_groups=settings.num_duration_groups,
     )
@@ -185,7 +184,6 @@ def _model_and_batches(
         heads=heads,
         spec=spec,
         users_together=settings.pairwise_weight > 0,
-        max_unknown_watch_ratio=settings.max_unknown_watch_ratio,
         seed=seed,
     )
     return model, batches
@@ -207,7 +205,7 @@ def mapped_rows(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        yield map_rows(log, items, spec, (TRAINING, VALIDATION), scratch, with_unknown_watch=True)
+        yield map_rows(log, items, spec, (TRAINING, VALIDATION), scratch)
     finally:
         shutil.rmtree(scratch)
 
@@ -296,7 +294,7 @@ class Validation:
 
 def _rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:
     chosen = np.flatnonzero(rows.split == split)
-    if not (rows.watch_ms[chosen] >= 0).any():
+    if len(chosen) == 0:
         raise DataError(
             f"the {name} part of the log has no impression of known watch time, expected at least "
             f"one: look at the [split] section of the configuration, or set ranking.enabled = false"

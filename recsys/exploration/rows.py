@@ -146,14 +146,13 @@ def example_moments(shard: Shard, splits: Collection[int]) -> tuple[np.ndarray, 
     """
     examples, timelines = shard.ranking, shard.timelines
     is_example = timelines.is_impression & (timelines.watch_ms >= 0) & (timelines.item >= 0)
-    known = examples.watch_ms >= 0
-    if int(is_example.sum()) != int(known.sum()):
+    if int(is_example.sum()) != len(examples.user):
         raise DataError(
-            f"{shard.directory}: {int(known.sum()):,} ranking examples, expected one for each of "
+            f"{shard.directory}: {len(examples.user):,} ranking examples, expected one for each of "
             f"the {int(is_example.sum()):,} impressions of known watch time: prepare the log anew"
         )
-    chosen = np.isin(examples.split[known], list(splits))
-    return examples.moment[known][chosen], timelines.outcome_moment[is_example][chosen]
+    chosen = np.isin(examples.split, list(splits))
+    return examples.moment[chosen], timelines.outcome_moment[is_example][chosen]
 
 
 def _features(rows: RankingRows, numeric_columns: list[int]) -> dict[str, np.ndarray]:

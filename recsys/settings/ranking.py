@@ -134,9 +134,6 @@ class RankingSettings(Settings):
     calibrate_durations: bool = True
     """Whether the factors on expected seconds also differ by the item's duration, which changes the
     served order."""
-    max_unknown_watch_ratio: float = Field(default=0.0, ge=0)
-    """Training impressions of unknown watch time shown for one of known, drawn anew each epoch:
-    completion, clicks and likes are learned from them, as far as known. 0: they are left out."""
     score: ScoreSettings = ScoreSettings()
     score_by_surface: dict[str, ScoreSettings] = {}
     """Formulas of surfaces that are ordered otherwise: `[ranking.score_by_surface.NAME]`."""
