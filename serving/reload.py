@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from recsys.artefacts import MANIFEST, read_manifest
-from recsys.bundle import FORMAT, KIND, Bundle
-from recsys.errors import ArtefactError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from recsys.artefacts import MANIFEST
+from recsys.bundle import Bundle
+from recsys.errors import BundleError
 from recsys.recommender import Recommender
 from recsys.requests import Request
 from recsys.state import UserEvents, UserState
 from recsys.state_files import state_from_json
+from recsys.verification import read_manifest
 from serving.merging import StoredSearch
 from serving.metrics import Metrics
 from serving.status import NotFoundError, NotReadyError, PreconditionError
@@ -28,13 +31,23 @@ EVENT_LOG_SECONDS = 30 * 86_400
 going back to a bundle is exact for as long."""
 
 
-def load_recommender(directory: Path) -> Recommender:
+def load_recommender(
+    directory: Path, *, trusted_keys: Sequence[Ed25519PublicKey] = ()
+) -> Recommender:
     """Verify and load the bundle in a directory.
 
+    Args:
+        directory: The bundle.
+        trusted_keys: Demand a signature by one of them.
+
     Raises:
-        BundleError: It is broken, altered, or of another format.
+        BundleError: It is broken, altered, of another format, or not signed as demanded.
     """
-    return Recommender(Bundle.load(directory))
+    bundle = Bundle.load(directory, trusted_keys=trusted_keys)
+    try:
+        return Recommender(bundle)
+    except Exception as error:  # unsigned, its arrays may hold anything
+        raise BundleError(f"{directory}: cannot be served: {error!r}; make it anew") from error
 
 
 class Bundles:
@@ -145,16 +158,22 @@ class Bundles:
             self._previous, self._active = self._active, fresh
 
     def _warm(self, recommender: Recommender) -> None:
-        users = [state_from_json(value) for value in recommender.bundle.warmup_users]
-        for user in users or [UserState("")]:
-            recommender.recommend([Request(user=user, now=self._clock())])
+        try:
+            users = [state_from_json(value) for value in recommender.bundle.warmup_users]
+            for user in users or [UserState("")]:
+                recommender.recommend([Request(user=user, now=self._clock())])
+        except Exception as error:  # as above
+            raise BundleError(
+                f"bundle {recommender.bundle_id[:12]} cannot answer its warm-up users: {error!r}; "
+                f"make it anew"
+            ) from error
 
     def _directories(self) -> list[tuple[str, int, Path]]:
         found = []
         for manifest in sorted(self._shelf.glob(f"*/{MANIFEST}")) if self._shelf else []:
             try:
-                content = read_manifest(manifest.parent, KIND, FORMAT)
-            except ArtefactError:
+                content = read_manifest(manifest.parent)
+            except BundleError:
                 continue  # something else lies there, or a format that cannot be served
             found.append((content["bundle_id"], content["data_until"], manifest.parent))
         return found
