@@ -89,10 +89,11 @@ class Bundles:
         with self._swapping:
             started = time.perf_counter()
             fresh = self._load(directory)
-            self._warm(fresh)
+            self._warm(fresh, directory)
             self._swap(fresh, counted=False)
             self._shelf = directory.resolve().parent
-            self._metrics.show_bundle(fresh.bundle_id, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._metrics.show_bundle(fresh.bundle_id, fresh.data_until, seconds)
             return fresh
 
     def activate(self, bundle_id: str) -> Recommender:
@@ -110,8 +111,9 @@ class Bundles:
             if self._previous is None:
                 raise PreconditionError("no bundle answered before this one; activate one instead")
             self._swap(self._previous, counted=True)
-            self._metrics.show_bundle(self.current().bundle_id, 0.0)
-            return self.current()
+            back = self.current()
+            self._metrics.show_bundle(back.bundle_id, back.data_until, 0.0)
+            return back
 
     def listing(self) -> list[tuple[str, int]]:
         """Return id and data_until of the bundles beside the active one, by id."""
@@ -157,15 +159,14 @@ class Bundles:
                     fresh.count_events(events)
             self._previous, self._active = self._active, fresh
 
-    def _warm(self, recommender: Recommender) -> None:
+    def _warm(self, recommender: Recommender, directory: Path) -> None:
         try:
             users = [state_from_json(value) for value in recommender.bundle.warmup_users]
             for user in users or [UserState("")]:
                 recommender.recommend([Request(user=user, now=self._clock())])
         except Exception as error:  # as above
             raise BundleError(
-                f"bundle {recommender.bundle_id[:12]} cannot answer its warm-up users: {error!r}; "
-                f"make it anew"
+                f"{directory}: cannot answer its warm-up users: {error!r}; make it anew"
             ) from error
 
     def _directories(self) -> list[tuple[str, int, Path]]:

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from recsys.errors import BundleError, ConfigError
+from serving.access import Access
 from serving.client import RecommenderClient, watch
 from serving.interceptors import CallInterceptor
 from serving.metrics import Metrics
@@ -183,8 +184,15 @@ def test_call_whose_deadline_passed_is_not_worked_on(log_events):
         pb.GetBundleRequest.FromString,
         pb.Bundle.SerializeToString,
     )
-    context = SimpleNamespace(time_remaining=lambda: 0.0, abort_with_status=statuses.append)
-    interceptor = CallInterceptor(Metrics(), log_events, b"key")
+    context = SimpleNamespace(
+        time_remaining=lambda: 0.0,
+        abort_with_status=statuses.append,
+        invocation_metadata=lambda: (),
+        peer_identities=lambda: None,
+        peer=lambda: "ipv4:127.0.0.1:1",
+    )
+    everybody = Access(None, None, clock=lambda: 0)
+    interceptor = CallInterceptor(Metrics(), log_events, b"key", everybody)
     details = SimpleNamespace(method="/recsys.v1.RecommenderService/GetBundle")
     interceptor.intercept_service(lambda _: handler, details).unary_unary(b"", context)
     assert worked == []
