@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
-EXTRAS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu,train-gpu,tune,dev || echo cpu,train,jax,tune,dev)
+EXTRAS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu,train-gpu,tracing,tune,dev || echo cpu,train,jax,tracing,tune,dev)
 
 .PHONY: setup demo test check clean
 
