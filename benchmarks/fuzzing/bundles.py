@@ -8,7 +8,8 @@ or sealed anew as an attacker would who can write, but not sign: `reseal`.
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 
 from recsys.artefacts import MANIFEST, hash_file, list_files
 from recsys.errors import BundleError
-from recsys.requests import Request
-from recsys.state_files import state_from_json
 from recsys.verification import bundle_id_of
-from serving.reload import load_recommender
+from serving.metrics import Metrics
+from serving.reload import Bundles, load_recommender
+from serving.store import MemoryStore
 
+NOW = 1_800_000_000_000_000
+"""Microseconds since the epoch."""
 Mutation = Callable[[Path], None]
 """Changes a bundle's directory in place."""
 
@@ -47,20 +50,19 @@ def reseal(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def is_refused(directory: Path, trusted_keys: tuple[Ed25519PublicKey, ...] = ()) -> bool:
-    """Load a bundle and let it answer its warm-up users; return whether it was refused.
+def is_refused(directory: Path, trusted_keys: Sequence[Ed25519PublicKey] = ()) -> bool:
+    """Activate a bundle as a server does, warm-up users included; return whether it was refused.
 
-    Any error but a refusal goes through to the caller.
+    Any error but a refusal that names the bundle goes through to the caller.
     """
+    load = partial(load_recommender, trusted_keys=trusted_keys)
+    bundles = Bundles(MemoryStore(), Metrics(), lambda: NOW, load)
     try:
-        recommender = load_recommender(directory, trusted_keys=trusted_keys)
+        bundles.activate_directory(directory)
     except BundleError as error:
         if str(directory) not in str(error):
             raise AssertionError(f"a refusal that does not name the bundle: {error}") from error
         return True
-    for value in recommender.bundle.warmup_users[:2]:
-        user = state_from_json(value)
-        recommender.recommend([Request(user, now=recommender.data_until)])
     return False
 
 
