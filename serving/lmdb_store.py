@@ -145,6 +145,12 @@ class LmdbStore:
                 self._blocked_cache = (version, frozenset(key.decode() for key in keys))
         return self._blocked_cache[1]
 
+    def counts(self) -> dict[str, int]:
+        """Return how many users, logged events and blocked items there are."""
+        tables = {"users": self._users, "events": self._log, "blocked items": self._blocked}
+        with self._transaction() as transaction:
+            return {name: transaction.stat(table)["entries"] for name, table in tables.items()}
+
     def block_items(self, item_ids: Collection[str]) -> int:
         """Block items."""
         with self._transaction(write=True) as transaction:

@@ -18,7 +18,7 @@ import os
 import secrets
 import tempfile
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -77,6 +77,14 @@ class Tokens:
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self._tokens = tuple(tokens)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._tokens)
+
+    def __iter__(self) -> Iterator[Token]:
+        """Give them in the order of the file."""
+        return iter(self._tokens)
 
     def find(self, presented: str) -> Token | None:
         """Return the token that a caller holds, None if it is none of these.
