@@ -1,6 +1,7 @@
 """Who calls, whether they may, and how often: asked before a byte of a request is parsed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import grpc
@@ -21,6 +22,23 @@ AUTHORIZATION = "authorization"
 SCHEME = "bearer"
 
 
+@dataclass(frozen=True)
+class Caller:
+    """Who calls, before it is asked whether they may.
+
+    Args:
+        kind: How they are known: by `token`, `certificate` or `address`.
+        name: Of the token, of the certificate, or the address.
+        token: None where none is asked for, or none was found.
+        refusal: Why they are not let in, whatever they call.
+    """
+
+    kind: str
+    name: str
+    token: Token | None = None
+    refusal: RecsysError | None = None
+
+
 class Access:
     """Admits callers.
 
@@ -35,61 +53,65 @@ class Access:
     ) -> None:
         self._tokens, self._limiter, self._clock = tokens, limiter, clock
 
-    def admit(self, method: str, context: grpc.ServicerContext) -> str:
-        """Return the name of who calls a method: of their token, certificate or address.
+    def identify(self, context: grpc.ServicerContext) -> Caller:
+        """Return who makes a call."""
+        if self._tokens is None:
+            return Caller(*_peer(context))
+        try:
+            token = self._find_token(self._tokens, context)
+        except RecsysError as refusal:
+            return Caller(*_peer(context), refusal=refusal)
+        return Caller("token", token.name, token)
+
+    def admit(self, caller: Caller, method: str = "") -> None:
+        """Refuse a caller who may not call a method, or not now.
 
         Args:
+            caller: As `identify` gave them.
             method: Its plain name; empty for what any token allows.
-            context: Of the call.
 
         Raises:
+            RateLimitError: They call too often, known or not.
             TokenMissingError, TokenUnknownError, TokenExpiredError: They do not say who they are.
-            RateLimitError: They call too often; also if they do not say who they are.
             PermissionDeniedError: Their token is not for this method.
         """
-        token, refusal = self._authenticate(context)
-        kind, caller = ("token", token.name) if token else _peer(context)
-        self._take(kind, caller)
-        if refusal is not None:
-            raise refusal
+        self._take(caller)
+        if caller.refusal is not None:
+            raise caller.refusal
+        token = caller.token
         if token is not None and method and method not in token.methods:
             raise PermissionDeniedError(
                 f"the token {token.name!r} is not for {method}; use one that is, or have it added "
                 f"to the server's tokens file"
             )
-        return caller
 
-    def _authenticate(
-        self, context: grpc.ServicerContext
-    ) -> tuple[Token | None, RecsysError | None]:
-        if self._tokens is None:
-            return None, None
+    def _find_token(self, tokens: Tokens, context: grpc.ServicerContext) -> Token:
         headers = [value for key, value in context.invocation_metadata() if key == AUTHORIZATION]
         scheme, _, presented = str(headers[0]).partition(" ") if len(headers) == 1 else ("", "", "")
         if scheme.lower() != SCHEME:
-            return None, TokenMissingError(
+            raise TokenMissingError(
                 "expected one 'authorization: Bearer TOKEN' in the call's metadata, got "
                 f"{len(headers)} of that name; send the token that this site was given"
             )
-        token = self._tokens.find(presented)
+        token = tokens.find(presented)
         if token is None:
-            return None, TokenUnknownError(
+            raise TokenUnknownError(
                 "the token is not one of this server's; look for a line break at its end, or "
                 "have a new one made"
             )
         if token.expires is not None and _date(self._clock()) >= token.expires:
-            return None, TokenExpiredError(
+            raise TokenExpiredError(
                 f"the token {token.name!r} was valid until {token.expires.isoformat()}; have a "
                 f"new one made"
             )
-        return token, None
+        return token
 
-    def _take(self, kind: str, caller: str) -> None:
+    def _take(self, caller: Caller) -> None:
         if self._limiter is None:
             return
-        seconds = self._limiter.take(f"{kind} {caller}")
+        seconds = self._limiter.take(f"{caller.kind} {caller.name}")
         if seconds > 0:
-            raise RateLimitError(f"too many calls by {caller}; slow down", seconds)
+            raise RateLimitError(f"too many calls by {caller.name}; slow down", seconds)
 
 
 def _peer(context: grpc.ServicerContext) -> tuple[str, str]:

@@ -87,8 +87,9 @@ class CallInterceptor(grpc.ServerInterceptor):
         call = self._begin(path, context)
         status = None
         try:
-            client = self._access.admit(call.method, context)
-            structlog.contextvars.bind_contextvars(client=client)
+            caller = self._access.identify(context)
+            structlog.contextvars.bind_contextvars(client=caller.name)
+            self._access.admit(caller, call.method)
             message = _parse(handler.request_deserializer, packed)
             # One too long is refused by the servicer, and is not repeated to anybody.
             call.request_id = (
@@ -136,7 +137,7 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _admitted_stream(self, handler: Any) -> Any:
         def answer(requests: Iterator[Message], context: grpc.ServicerContext) -> Iterator[Message]:
             try:
-                self._access.admit("", context)
+                self._access.admit(self._access.identify(context))
             except Exception as error:  # as above
                 status = status_of(error, str(uuid4()))
                 context.abort_with_status(rpc_status.to_status(status))

@@ -3,7 +3,7 @@
 gRPC takes any bytes and fails at the first handshake, at the caller's end and without a reason.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -39,7 +39,7 @@ def channel_credentials(
     *,
     certificate_file: Path | None = None,
     private_key_file: Path | None = None,
-    now: datetime,
+    now: datetime | None = None,
 ) -> grpc.ChannelCredentials:
     """Return what a client needs to call with TLS.
 
@@ -47,13 +47,14 @@ def channel_credentials(
         authority_file: Who vouches for the server; None takes the authorities that gRPC brings.
         certificate_file: The client's own, for a server that demands one.
         private_key_file: Of that certificate.
-        now: With a time zone.
+        now: With a time zone; None takes this machine's.
 
     Raises:
         ConfigError: As `server_credentials`, or one of the client's two files is not given.
     """
     if (certificate_file is None) != (private_key_file is None):
         raise ConfigError("a client's certificate and its private key come together; give both")
+    now = now or datetime.now(UTC)
     key = chain = None
     if certificate_file and private_key_file:
         key, chain = _read_pair(private_key_file, certificate_file, now)

@@ -150,7 +150,7 @@ def test_call_with_the_token_is_answered_and_logged_by_name(guarded, log_events)
     ],
 )
 def test_call_without_a_known_token_is_unauthenticated(
-    guarded, open_stub, refusal, recommender, metadata, reason
+    guarded, open_stub, refusal, recommender, log_events, metadata, reason
 ):
     stub = open_stub(guarded[0])
     before = len(recommender.requests)
@@ -159,6 +159,7 @@ def test_call_without_a_known_token_is_unauthenticated(
     assert (code, details["ErrorInfo"].reason) == (UNAUTHENTICATED, reason)
     assert details["RequestInfo"].request_id
     assert "BadRequest" not in details
+    assert log_events.calls[-1].kwargs["client"] == "127.0.0.1"
     assert len(recommender.requests) == before
 
 
