@@ -10,6 +10,7 @@ example that still does.
 
 import argparse
 import io
+import itertools
 import signal
 import tempfile
 import time
@@ -22,6 +23,7 @@ from typing import Any
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
 from hypothesis.strategies import SearchStrategy
 
 from benchmarks.fuzzing import bundles, requests
@@ -43,12 +45,16 @@ def main() -> None:
     started = time.monotonic()
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder, serve(arguments.bundle) as channel:
-        while time.monotonic() - started < 60 * arguments.minutes:
-            counts += fuzz_requests(channel, EXAMPLES_AT_ONCE)
+        for seed in itertools.count(arguments.seed):
+            counts += fuzz_requests(channel, EXAMPLES_AT_ONCE, seed=seed)
             for fuzz in (fuzz_files, fuzz_manifests, fuzz_sealed, fuzz_signed):
-                counts += fuzz(arguments.bundle, Path(folder), EXAMPLES_AT_ONCE // 10)
+                counts += fuzz(arguments.bundle, Path(folder), EXAMPLES_AT_ONCE // 10, seed=seed)
+            if time.monotonic() - started > 60 * arguments.minutes:
+                break
     figures = {f"fuzz/{name}": float(count) for name, count in sorted(counts.items())}
-    print_result(figures, as_json=arguments.json, started=started, protocol=PROTOCOL)
+    print_result(
+        figures, as_json=arguments.json, started=started, protocol=PROTOCOL, seed=arguments.seed
+    )
 
 
 @contextmanager
@@ -66,16 +72,16 @@ def serve(bundle: Path) -> Iterator[grpc.Channel]:
         server.stop()
 
 
-def fuzz_requests(channel: grpc.Channel, num_examples: int) -> Counter[str]:
+def fuzz_requests(channel: grpc.Channel, num_examples: int, *, seed: int) -> Counter[str]:
     """Call any method with any bytes; return the number of each status."""
 
     def check(drawn: Any) -> str:
         return requests.call(channel, *drawn)
 
-    return _run("request", requests.calls(), check, num_examples)
+    return _run("request", requests.calls(), check, num_examples, seed)
 
 
-def fuzz_files(bundle: Path, folder: Path, num_examples: int) -> Counter[str]:
+def fuzz_files(bundle: Path, folder: Path, num_examples: int, *, seed: int) -> Counter[str]:
     """Tamper with files: the hashes tell, so all are refused."""
 
     def check(mutate: bundles.Mutation) -> str:
@@ -83,10 +89,10 @@ def fuzz_files(bundle: Path, folder: Path, num_examples: int) -> Counter[str]:
         mutate(copy)
         return _refused(bundles.is_refused(copy), always=True)
 
-    return _run("file", bundles.mutations(_names(bundle)), check, num_examples)
+    return _run("file", bundles.mutations(_names(bundle)), check, num_examples, seed)
 
 
-def fuzz_manifests(bundle: Path, folder: Path, num_examples: int) -> Counter[str]:
+def fuzz_manifests(bundle: Path, folder: Path, num_examples: int, *, seed: int) -> Counter[str]:
     """Tamper with the manifest, its id made good."""
 
     def check(mutate: bundles.Mutation) -> str:
@@ -94,10 +100,10 @@ def fuzz_manifests(bundle: Path, folder: Path, num_examples: int) -> Counter[str
         mutate(copy)
         return _refused(bundles.is_refused(copy))
 
-    return _run("manifest", bundles.manifests(), check, num_examples)
+    return _run("manifest", bundles.manifests(), check, num_examples, seed)
 
 
-def fuzz_sealed(bundle: Path, folder: Path, num_examples: int) -> Counter[str]:
+def fuzz_sealed(bundle: Path, folder: Path, num_examples: int, *, seed: int) -> Counter[str]:
     """Tamper with files and make the manifest good: what nobody signed may still load."""
 
     def check(mutate: bundles.Mutation) -> str:
@@ -106,10 +112,10 @@ def fuzz_sealed(bundle: Path, folder: Path, num_examples: int) -> Counter[str]:
         bundles.reseal(copy)
         return _refused(bundles.is_refused(copy))
 
-    return _run("sealed", bundles.contents(_names(bundle)), check, num_examples)
+    return _run("sealed", bundles.contents(_names(bundle)), check, num_examples, seed)
 
 
-def fuzz_signed(bundle: Path, folder: Path, num_examples: int) -> Counter[str]:
+def fuzz_signed(bundle: Path, folder: Path, num_examples: int, *, seed: int) -> Counter[str]:
     """As `fuzz_sealed`, where a signature is demanded: all are refused."""
     key = Ed25519PrivateKey.generate()
 
@@ -120,14 +126,19 @@ def fuzz_signed(bundle: Path, folder: Path, num_examples: int) -> Counter[str]:
         bundles.reseal(copy)
         return _refused(bundles.is_refused(copy, [key.public_key()]), always=True)
 
-    return _run("signed", bundles.contents(_names(bundle)), check, num_examples)
+    return _run("signed", bundles.contents(_names(bundle)), check, num_examples, seed)
 
 
 def _run(
-    kind: str, strategy: SearchStrategy[Any], check: Callable[[Any], str], num_examples: int
+    kind: str,
+    strategy: SearchStrategy[Any],
+    check: Callable[[Any], str],
+    num_examples: int,
+    seed: int,
 ) -> Counter[str]:
     counts: Counter[str] = Counter()
 
+    @seeded(seed)
     @settings(
         max_examples=num_examples,
         deadline=None,
@@ -172,6 +183,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, default=Path("runs/demo/bundle"))
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0, help="of the first round")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     return parser.parse_args()
 

@@ -233,7 +233,7 @@ def new_logger(stream: TextIO) -> Any:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(sort_keys=True),
         ],
         wrapper_class=structlog.BoundLogger,
     )
