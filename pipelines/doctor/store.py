@@ -38,6 +38,7 @@ def check_store(directory: Path) -> Iterator[AnyFinding]:
     shown = ", ".join(f"{number:,} {name}" for name, number in counts.items())
     yield Finding("content", "good", shown)
     yield _check_room(directory, data.stat().st_blocks * 512)
+    yield from private_file("store", "rights", data)
     yield from private_file("store", "log key", directory / LOG_KEY_FILE)
 
 

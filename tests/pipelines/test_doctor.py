@@ -199,6 +199,8 @@ def test_store_is_counted_and_left_alone(tmp_path):
     assert found[0].found == "0 users, 0 events, 2 blocked items"
     (tmp_path / "store" / "log.key").chmod(0o644)
     assert "chmod 600" in bad(check_store(tmp_path / "store"))["log key"]
+    (tmp_path / "store" / "data.mdb").chmod(0o640)
+    assert "chmod 600" in bad(check_store(tmp_path / "store"))["rights"]
     (tmp_path / "store" / "data.mdb").write_bytes(os.urandom(9000))
     assert bad(check_store(tmp_path / "store"))["files"].startswith("problem")
 
