@@ -16,10 +16,11 @@ from serving.status import (
     TokenMissingError,
     TokenUnknownError,
 )
-from serving.tokens import Token, Tokens
+from serving.tokens import Token
 
 AUTHORIZATION = "authorization"
 SCHEME = "bearer"
+FindToken = Callable[[str], Token | None]
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,26 @@ class Access:
     """Admits callers.
 
     Args:
-        tokens: Who may call what; None asks nobody for a token.
+        find_token: Returns the token that a caller presents, None if nobody was given it; None
+            asks nobody for a token.
         limiter: How often each may; None does not count.
         clock: Returns microseconds since the epoch.
     """
 
     def __init__(
-        self, tokens: Tokens | None, limiter: RateLimiter | None, clock: Callable[[], int]
+        self,
+        find_token: FindToken | None,
+        limiter: RateLimiter | None,
+        clock: Callable[[], int],
     ) -> None:
-        self._tokens, self._limiter, self._clock = tokens, limiter, clock
+        self._find_token, self._limiter, self._clock = find_token, limiter, clock
 
     def identify(self, context: grpc.ServicerContext) -> Caller:
         """Return who makes a call."""
-        if self._tokens is None:
+        if self._find_token is None:
             return Caller(*_peer(context))
         try:
-            token = self._find_token(self._tokens, context)
+            token = self._read_token(self._find_token, context)
         except RecsysError as refusal:
             return Caller(*_peer(context), refusal=refusal)
         return Caller("token", token.name, token)
@@ -85,7 +90,7 @@ class Access:
                 f"to the server's tokens file"
             )
 
-    def _find_token(self, tokens: Tokens, context: grpc.ServicerContext) -> Token:
+    def _read_token(self, find_token: FindToken, context: grpc.ServicerContext) -> Token:
         headers = [value for key, value in context.invocation_metadata() if key == AUTHORIZATION]
         scheme, _, presented = str(headers[0]).partition(" ") if len(headers) == 1 else ("", "", "")
         if scheme.lower() != SCHEME:
@@ -93,7 +98,7 @@ class Access:
                 "expected one 'authorization: Bearer TOKEN' in the call's metadata, got "
                 f"{len(headers)} of that name; send the token that this site was given"
             )
-        token = tokens.find(presented)
+        token = find_token(presented)
         if token is None:
             raise TokenUnknownError(
                 "the token is not one of this server's; look for a line break at its end, or "

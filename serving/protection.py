@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import grpc
 
@@ -15,7 +16,7 @@ from serving.rate_limit import RateLimiter
 from serving.reload import Load, load_recommender
 from serving.settings import ServerSettings
 from serving.tls import server_credentials
-from serving.tokens import read_tokens
+from serving.tokens import TokensOnFile
 
 
 def check_exposure(host: str, settings: ServerSettings) -> None:
@@ -47,17 +48,26 @@ def read_credentials(settings: ServerSettings, now: int) -> grpc.ServerCredentia
     return server_credentials(settings.tls, datetime.fromtimestamp(now / 1e6, UTC))
 
 
-def new_access(settings: ServerSettings, clock: Callable[[], int]) -> Access:
+def new_access(settings: ServerSettings, clock: Callable[[], int], logger: Any) -> Access:
     """Return who may call, and how often.
+
+    Args:
+        settings: Of the server.
+        clock: Returns microseconds since the epoch.
+        logger: Told if the tokens file becomes wrong later.
 
     Raises:
         ConfigError: As `serving.tokens.read_tokens`.
     """
+
+    def report(error: ConfigError) -> None:
+        logger.error("tokens", error=str(error), kept="the tokens read before")
+
     limits, limiter = settings.limits, None
     if limits.calls_per_second is not None:
         limiter = RateLimiter(limits.calls_per_second, limits.burst, clock=time.monotonic)
-    tokens = read_tokens(settings.tokens_file) if settings.tokens_file else None
-    return Access(tokens, limiter, clock)
+    path = settings.tokens_file
+    return Access(TokensOnFile(path, report).find if path else None, limiter, clock)
 
 
 def new_load(settings: ServerSettings) -> Load:

@@ -108,7 +108,8 @@ class RecsysServer:
         settings = options.settings
         check_exposure(options.host, settings)
         credentials = read_credentials(settings, clock())
-        access = new_access(settings, clock)
+        logger = logger or new_logger(sys.stderr)
+        access = new_access(settings, clock, logger)
         self.metrics = Metrics()
         self.bundles = Bundles(store, self.metrics, clock, load or new_load(settings))
         self._store, self._options = store, options
@@ -118,7 +119,7 @@ class RecsysServer:
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="call")
         interceptor = CallInterceptor(
             self.metrics,
-            logger or new_logger(sys.stderr),
+            logger,
             log_key_of(settings, log_key or secrets.token_bytes(32)),
             access,
             tracing,

@@ -18,7 +18,7 @@ import os
 import secrets
 import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -97,6 +97,43 @@ class Tokens:
             if hmac.compare_digest(token.digest, digest):
                 found = token
         return found
+
+
+class TokensOnFile:
+    """The tokens of a file, read anew once it has changed.
+
+    A file that is then missing or wrong changes nothing: the tokens read last still hold.
+
+    Args:
+        path: The file.
+        report: Told what is wrong with it, once a change.
+
+    Raises:
+        ConfigError: It is missing or wrong from the start.
+    """
+
+    def __init__(self, path: Path, report: Callable[[ConfigError], None]) -> None:
+        self._path, self._report = path, report
+        self._version = self._read_version()
+        self._tokens = read_tokens(path)
+
+    def find(self, presented: str) -> Token | None:
+        """Return the token that a caller holds, None if it is none of the file's."""
+        version = self._read_version()
+        if version != self._version:
+            self._version = version
+            try:
+                self._tokens = read_tokens(self._path)
+            except ConfigError as error:
+                self._report(error)
+        return self._tokens.find(presented)
+
+    def _read_version(self) -> tuple[int, ...]:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return ()
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def hash_token(token: str) -> bytes:

@@ -182,11 +182,12 @@ def _renames(draw: st.DrawFn, names: list[str]) -> Mutation:
 def _additions(draw: st.DrawFn, names: list[str]) -> Mutation:
     folder = draw(st.sampled_from(sorted({str(Path(name).parent) for name in names})))
     name = draw(st.sampled_from(["extra.pkl", "extra.npy", "user_tower_9.onnx", "deep/x.json"]))
+    content = draw(st.binary(max_size=20))
 
     def change(directory: Path) -> None:
         path = directory / folder / name
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(draw(st.binary(max_size=20)))
+        path.write_bytes(content)
 
     return change
 

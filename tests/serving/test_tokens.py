@@ -187,6 +187,31 @@ def test_token_ends_when_it_expires(start_server, path, clock, open_stub, refusa
     assert (code, details["ErrorInfo"].reason) == (UNAUTHENTICATED, "TOKEN_EXPIRED")
 
 
+def test_tokens_come_and_go_while_the_server_runs(guarded, path, open_stub, refusal, log_events):
+    server, token = guarded
+    stub, message = open_stub(server), pb.GetBundleRequest()
+    other = add_token(path, "other", ["GetBundle"], None)
+    assert stub.GetBundle(message, **bearer(other)).bundle_id
+    entries = path.read_text().partition("\n\n")
+    path.write_text(entries[2])
+    assert refusal(stub.GetBundle, message, **bearer(token))[0] is UNAUTHENTICATED
+    assert stub.GetBundle(message, **bearer(other)).bundle_id
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_text("[[")])
+def test_file_that_becomes_wrong_changes_nothing_and_is_told_once(
+    guarded, path, open_stub, refusal, log_events, spoil
+):
+    server, token = guarded
+    stub, message = open_stub(server), pb.GetBundleRequest()
+    spoil(path)
+    for _ in range(2):
+        assert stub.GetBundle(message, **bearer(token)).bundle_id
+        assert refusal(stub.GetBundle, message, **bearer("x"))[0] is UNAUTHENTICATED
+    [told] = [call.kwargs for call in log_events.calls if call.method_name == "error"]
+    assert "tokens.toml" in told["error"]
+
+
 def test_health_needs_no_token_and_reflection_any(guarded, open_channel):
     server, token = guarded
     channel = open_channel(server)
