@@ -114,7 +114,7 @@ class RecsysServer:
         self.bundles = Bundles(store, self.metrics, clock, load or new_load(settings))
         self._store, self._options = store, options
         if tracing is None and settings.tracing:
-            tracing = new_tracing(settings.tracing)
+            tracing = new_tracing(settings.tracing, logger)
         self._tracing = tracing
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="call")
         interceptor = CallInterceptor(

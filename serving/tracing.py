@@ -4,6 +4,7 @@ Nothing of OpenTelemetry is imported unless spans are asked for, and it is an ex
 Attributes follow its conventions for RPC servers.
 """
 
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ TRACEPARENT = "traceparent"
 TRACE_HEADERS = (TRACEPARENT, "tracestate")
 TRACE_ID = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 SERVICE_NAME = "recsys"
+LIBRARY = "opentelemetry"
+EXPORT_SECONDS = 2
+"""A collector on the way takes milliseconds, and a stop waits for the last batch."""
 SERVER_FAULTS = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
@@ -80,15 +84,32 @@ class CallSpan:
         self._span.end()
 
 
+class ToLog(logging.Handler):
+    """Puts what OpenTelemetry says of itself (no collector, spans lost) into the server's log."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, `tracing`."""
+        self._logger.warning("tracing", error=record.getMessage())
+
+
 class Tracing:
     """Where spans go.
 
     Args:
         provider: A tracer provider of OpenTelemetry's SDK; closed with this.
+        logger: Told when spans are lost.
     """
 
-    def __init__(self, provider: Any) -> None:
+    def __init__(self, provider: Any, logger: Any) -> None:
         self._provider = provider
+        self._to_log = ToLog(logger)
+        library = logging.getLogger(LIBRARY)
+        library.addHandler(self._to_log)
+        library.propagate = False
         self._tracer = provider.get_tracer(SERVICE_NAME)
 
     def start(self, method: str, headers: Mapping[str, str]) -> CallSpan:
@@ -101,12 +122,17 @@ class Tracing:
         return CallSpan(self._tracer, method, headers)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send what is left; without a collector give up after a few seconds."""
         self._provider.shutdown()
+        logging.getLogger(LIBRARY).removeHandler(self._to_log)
 
 
-def new_tracing(settings: TracingSettings) -> Tracing:
+def new_tracing(settings: TracingSettings, logger: Any) -> Tracing:
     """Return tracing that sends spans, in batches and apart from the calls, to a collector.
+
+    Args:
+        settings: Where to, and how many.
+        logger: Told when spans are lost.
 
     Raises:
         ConfigError: The extra is not installed.
@@ -127,6 +153,8 @@ def new_tracing(settings: TracingSettings) -> Tracing:
         resource=Resource.create({"service.name": SERVICE_NAME}),
         shutdown_on_exit=False,
     )
-    exporter = OTLPSpanExporter(endpoint=settings.endpoint, insecure=is_plain)
+    exporter = OTLPSpanExporter(
+        endpoint=settings.endpoint, insecure=is_plain, timeout=EXPORT_SECONDS
+    )
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return Tracing(provider)
+    return Tracing(provider, logger)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,10 +30,10 @@ def spans():
 
 
 @pytest.fixture
-def traced(start_server, spans, open_stub):
+def traced(start_server, spans, open_stub, log_events):
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    return open_stub(start_server(tracing=Tracing(provider)))
+    return open_stub(start_server(tracing=Tracing(provider, log_events)))
 
 
 def finished(spans):
@@ -131,13 +132,25 @@ def test_spans_reach_a_collector(start_server, open_stub):
     assert bytes.fromhex(TRACE) in packed
 
 
-def test_share_of_calls_is_sampled_unless_the_caller_decided():
+def test_missing_collector_is_told_in_the_log_and_delays_no_stop_for_long(log_events, capfd):
+    tracing = new_tracing(TracingSettings(endpoint="http://127.0.0.1:1"), log_events)
+    tracing.start("m", {}).end("OK", {})
+    started = time.monotonic()
+    tracing.close()
+    assert time.monotonic() - started < 8
+    told = [call.kwargs["error"] for call in log_events.calls if call.method_name == "warning"]
+    assert "127.0.0.1:1" in told[0]
+    assert "127.0.0.1:1" not in capfd.readouterr().err
+
+
+def test_share_of_calls_is_sampled_unless_the_caller_decided(log_events):
     settings = TracingSettings(endpoint="http://127.0.0.1:1", sample_share=0.0)
-    tracing = new_tracing(settings)
+    tracing = new_tracing(settings, log_events)
     own = tracing.start("m", {})
     callers = tracing.start("m", {"traceparent": TRACEPARENT})
     assert not own._span.is_recording()
     assert callers._span.is_recording()
+    tracing.close()
 
 
 @pytest.mark.parametrize("endpoint", ["", "127.0.0.1:4317", "ftp://x", "http://", "http://a/b"])
@@ -146,10 +159,10 @@ def test_endpoint_that_is_no_address_is_refused(endpoint):
         TracingSettings(endpoint=endpoint)
 
 
-def test_missing_extra_says_what_to_install(monkeypatch):
+def test_missing_extra_says_what_to_install(monkeypatch, log_events):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
     with pytest.raises(ConfigError, match=r"recsys\[tracing\]"):
-        new_tracing(TracingSettings(endpoint="http://127.0.0.1:1"))
+        new_tracing(TracingSettings(endpoint="http://127.0.0.1:1"), log_events)
 
 
 def test_server_without_tracing_imports_nothing_of_it():
