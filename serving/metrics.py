@@ -1,6 +1,7 @@
 """Prometheus metrics of one server, in a registry of its own."""
 
 from collections import deque
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -20,64 +21,39 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        seconds = partial(Histogram, buckets=SECONDS_BUCKETS, registry=self.registry)
         ProcessCollector(registry=self.registry)
         self._shown: deque[str] = deque()
-        self._requests = Counter(
-            "recsys_requests", "Finished calls.", ["method", "code"], registry=self.registry
+        self._requests = counter("recsys_requests", "Finished calls.", ["method", "code"])
+        self._in_flight = gauge("recsys_requests_in_flight", "Calls being answered.", ["method"])
+        self._errors = counter(
+            "recsys_errors", "Calls that ended in an error.", ["method", "reason"]
         )
-        self._request_seconds = Histogram(
+        self._request_seconds = seconds(
             "recsys_request_duration_seconds",
             "Wall-clock time of a call in the server.",
             ["method"],
-            buckets=SECONDS_BUCKETS,
-            registry=self.registry,
         )
-        self._in_flight = Gauge(
-            "recsys_requests_in_flight",
-            "Calls being answered.",
-            ["method"],
-            registry=self.registry,
-        )
-        self._errors = Counter(
-            "recsys_errors",
-            "Calls that ended in an error.",
-            ["method", "reason"],
-            registry=self.registry,
-        )
-        self._answers = Counter(
-            "recsys_answers", "Rankings made.", ["bundle"], registry=self.registry
-        )
-        self._stage_seconds = Histogram(
+        self._stage_seconds = seconds(
             "recsys_stage_duration_seconds",
             "Wall-clock time of a stage of an answer.",
             ["stage"],
-            buckets=SECONDS_BUCKETS,
-            registry=self.registry,
         )
-        self._items = Counter(
-            "recsys_items", "Items ranked for answers.", ["source"], registry=self.registry
-        )
-        self._filtered = Counter(
-            "recsys_filtered", "Candidates removed.", ["reason"], registry=self.registry
-        )
-        self._degraded = Counter(
-            "recsys_degraded", "Stages replaced.", ["stage"], registry=self.registry
-        )
-        self._events = Counter(
-            "recsys_events", "Events received.", ["outcome"], registry=self.registry
-        )
-        self._bundle = Gauge(
-            "recsys_bundle_info", "1 for the active bundle.", ["bundle"], registry=self.registry
-        )
-        self._data_until = Gauge(
+        self._answers = counter("recsys_answers", "Rankings made.", ["bundle"])
+        self._items = counter("recsys_items", "Items ranked for answers.", ["source"])
+        self._filtered = counter("recsys_filtered", "Candidates removed.", ["reason"])
+        self._degraded = counter("recsys_degraded", "Stages replaced.", ["stage"])
+        self._events = counter("recsys_events", "Events received.", ["outcome"])
+        self._bundle = gauge("recsys_bundle_info", "1 for the active bundle.", ["bundle"])
+        self._data_until = gauge(
             "recsys_bundle_data_until_timestamp_seconds",
             "End of the log that the active bundle learned from.",
-            registry=self.registry,
         )
-        self._load_seconds = Gauge(
+        self._load_seconds = gauge(
             "recsys_bundle_load_duration_seconds",
             "Verifying, loading and warming the active bundle.",
-            registry=self.registry,
         )
 
     def begin_request(self, method: str) -> None:

@@ -163,6 +163,13 @@ def test_call_without_a_known_token_is_unauthenticated(
     assert len(recommender.requests) == before
 
 
+def test_who_calls_is_asked_before_a_byte_is_parsed(guarded, open_channel, refusal):
+    method = open_channel(guarded[0]).unary_unary("/recsys.v1.RecommenderService/GetBundle")
+    assert refusal(method, b"\xff no message")[0] is UNAUTHENTICATED
+    code, _ = refusal(method, b"\xff no message", **bearer(guarded[1]))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_token_is_for_its_methods_only(guarded, open_channel, open_stub, refusal):
     server, token = guarded
     stub = open_stub(server)
