@@ -285,6 +285,7 @@ def test_log_lines_are_json_with_the_traceback():
         logger.error("failure", exc_info=error)
     first, second = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert (first["event"], first["code"], first["level"]) == ("call", "OK", "info")
+    assert list(first) == sorted(first)
     assert "ValueError: boom" in second["exception"]
 
 
