@@ -76,6 +76,9 @@ class Scoring:
         explained: bool,
     ) -> list[Scored]:
         chosen = [candidates[position] for position in positions]
+        if not any(len(each.rows) for each in chosen):  # the net takes one candidate at least
+            nothing = np.zeros(0, np.float32)
+            return [Scored(nothing, nothing, []) for _ in chosen]
         features = self._features(users, chosen, positions)
         values = self._ranker.score(features)
         seconds = values["expected_seconds"]

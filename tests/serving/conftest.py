@@ -109,7 +109,7 @@ def start_server(clock, recommenders, log_events, tmp_path):
 
     started = []
 
-    def start(store=None, *, ready=True, **options):
+    def start(store=None, *, ready=True, tracing=None, **options):
         server = RecsysServer(
             store or MemoryStore(),
             ServerOptions(port=0, **options),
@@ -117,6 +117,7 @@ def start_server(clock, recommenders, log_events, tmp_path):
             load=load,
             logger=log_events,
             log_key=b"key",
+            tracing=tracing,
         )
         server.start()
         started.append(server)
