@@ -63,10 +63,12 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
         calibration = validation.calibration()
         metrics = validation.metrics(calibration)
         if settings.ranking.refit:
+            before = _training_seconds(model, rows)
             num_epochs = history.best_epoch + 1
             model = refit(rows, spec, settings.ranking, out / "refit", num_epochs, settings.seed)
-            # Two trainings differ in their level by more than rows that were learned from flatter.
-            calibration = Validation(model, rows).calibration()
+            # Rows that were learned from would flatter: the factors are those of rows held out,
+            # moved by as much as the level of the two trainings differs where both have learned.
+            calibration = calibration.scaled(before / _training_seconds(model, rows))
         export_ranker(model, validation.inputs, out / GRAPH)
         spec.save(out / SPEC)
         model.heads.save(out / HEADS)
@@ -216,17 +218,18 @@ class Validation:
     Args:
         model: Its weights are read at each call.
         rows: All rows.
+        split: Of the rows; those of another part can be scored too.
 
     Attributes:
         chosen: int64 [n], the validation rows among all.
 
     Raises:
-        DataError: There are no validation rows.
+        DataError: There are no such rows.
     """
 
-    def __init__(self, model: RankingModel, rows: RankingRows) -> None:
+    def __init__(self, model: RankingModel, rows: RankingRows, split: int = VALIDATION) -> None:
         self._model, self._heads = model, model.heads
-        self.chosen = _rows_of(rows, VALIDATION, "validation")
+        self.chosen = _rows_of(rows, split, "validation" if split == VALIDATION else "training")
         self._rows = rows
         self._outputs = compile_call(model, model.outputs_and_losses)
         self._batches = RankingBatches(
@@ -245,10 +248,14 @@ class Validation:
         features = self._rows.features
         return {name: features[name][self.chosen] for name in model_inputs(features)}
 
+    def expected_seconds(self) -> np.ndarray:
+        """Return what the net expects of each row, uncalibrated: float32 [n]."""
+        return self._values(self._score())["expected_seconds"]
+
     def calibration(self) -> Calibration:
         """Fit the factors on the expected seconds."""
         return fit_calibration(
-            self._values(self._score())["expected_seconds"],
+            self.expected_seconds(),
             self._seconds(),
             self.inputs,
             self._model.spec,
@@ -290,6 +297,12 @@ class Validation:
 
     def _seconds(self) -> np.ndarray:
         return self._rows.watch_ms[self.chosen] / 1000
+
+
+def _training_seconds(model: RankingModel, rows: RankingRows) -> float:
+    """Return the sum of the seconds that a net expects of the training rows."""
+    expected = Validation(model, rows, TRAINING).expected_seconds()
+    return float(expected.sum(dtype=np.float64))
 
 
 def _rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:

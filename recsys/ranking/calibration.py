@@ -8,7 +8,7 @@ never changes its order. Durations differ within a request, so their factors do 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,10 @@ class Calibration:
         of_request = self.common_factor * np.array(self.surface_factors)[surface]
         factors = of_request[:, None] * np.array(self.duration_factors)[bucket]
         return factors.astype(np.float32)
+
+    def scaled(self, factor: float) -> "Calibration":
+        """Return the same factors, all times another one."""
+        return replace(self, common_factor=factor * self.common_factor)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""

@@ -17,6 +17,7 @@ from pipelines.train_ranking import Validation
 from recsys.data.examples import TEST, TRAINING, VALIDATION
 from recsys.data.prepared import load_prepared
 from recsys.errors import DataError
+from recsys.ranking.calibration import Calibration
 from recsys.ranking.heads import Heads
 from recsys.ranking.items import ItemFeatures
 from recsys.ranking.predictions import feature_matrix, ranking_predictions
@@ -271,12 +272,18 @@ def test_refit_leaves_the_first_training_and_its_figures_as_they_were(changing):
         assert (with_it / name).read_bytes() == (without / name).read_bytes()
 
 
-def test_refitted_net_is_calibrated_itself(changing):
+def test_refitted_net_has_the_factors_of_rows_held_out_at_its_own_level(changing):
     log, *nets = changing
-    for directory in nets:
-        found = ranking_predictions(SETTINGS.ranking, log, directory, VALIDATION)
-        total = found.values["expected_seconds"].sum(dtype=np.float64)
-        assert total == pytest.approx(found.watch_ms.sum() / 1000, rel=1e-3)
+    held_out, moved = (Calibration.load(directory / "calibration.json") for directory in nets)
+    assert moved.surface_factors == held_out.surface_factors
+    assert moved.duration_factors == held_out.duration_factors
+    levels = [
+        factors.common_factor
+        * ranking_predictions(SETTINGS.ranking, log, net, TRAINING).uncalibrated_seconds.sum()
+        for net, factors in zip(nets, (held_out, moved), strict=True)
+    ]
+    assert levels[1] == pytest.approx(levels[0], rel=1e-3)
+    assert moved.common_factor != held_out.common_factor
 
 
 def test_refit_trains_for_as_many_epochs_as_were_best(changing):
@@ -306,10 +313,15 @@ def test_refit_takes_its_tables_of_heads_from_all_rows(changing):
     assert after.mean_watch_seconds < before.mean_watch_seconds
 
 
-def test_log_without_validation_rows_is_refused(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_ranking, "VALIDATION", 9)
+def test_log_without_validation_rows_is_refused(tmp_path):
+    split = SETTINGS.split.model_copy(update={"test_from": "2026-01-08T00:00:01"})
+    settings = SETTINGS.model_copy(update={"split": split})
+    out = tmp_path / "ranking"
+    for directory in (tmp_path / "prepared", out):
+        directory.mkdir()
+    prepare(world_log(), settings, tmp_path / "prepared")
     with pytest.raises(DataError, match="validation part of the log has no impression"):
-        train_ranking.main(SETTINGS, prepared, tmp_path)
+        train_ranking.main(settings, tmp_path / "prepared", out)
 
 
 @pytest.fixture(scope="module")
