@@ -2,7 +2,7 @@
 
 Letters: U users of an arm; [...] any number of experiments side by side.
 
-The unit is the user: whoever is assigned is counted, so rows are summed within users first. Every
+The unit is the user, so rows are summed within users first (`recsys.experiment.analysis`). Every
 metric is a ratio of two sums over users, with its value before the test beside it:
 
     above, below                 the metric in the test; below is 1 a user for a mean
@@ -12,7 +12,6 @@ With the moments of the four, means, ratios and their CUPED versions are one for
 (`recsys.experiment.effect`), and 10,000 experiments cost no more code than one.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,21 +51,6 @@ class Moments:
         return cls(number, columns.mean(axis=0), np.cov(columns, rowvar=False))
 
 
-@dataclass(frozen=True)
-class UserSums:
-    """Rows of a test, summed by user.
-
-    Args:
-        users: [U], sorted, each once.
-        arms: [U], the arm of each.
-        sums: float64 [U, M].
-    """
-
-    users: np.ndarray
-    arms: np.ndarray
-    sums: np.ndarray
-
-
 def columns_of(
     values: np.ndarray,
     *,
@@ -99,28 +83,3 @@ def columns_of(
             ones if per_before is None else per_before,
         ]
     )
-
-
-def sum_by_user(users: np.ndarray, arms: np.ndarray, columns: Sequence[np.ndarray]) -> UserSums:
-    """Sum the rows of each user, and check that a user saw one arm only.
-
-    Args:
-        users: [B].
-        arms: [B], arm of each row.
-        columns: M arrays float [B].
-
-    Raises:
-        ComparisonError: A user has rows in several arms.
-    """
-    distinct, first, user = np.unique(users, return_index=True, return_inverse=True)
-    arm = arms[first]
-    if (arm[user] != arms).any():
-        row = int(np.argmax(arm[user] != arms))
-        crossed = len(np.unique(user[arm[user] != arms]))
-        raise ComparisonError(
-            f"expected each user in one arm, but {crossed:,} of {len(distinct):,} users have rows "
-            f"in several, first user {users[row]} with {arm[user[row]]} and {arms[row]}; assign by "
-            f"user, not by request, and leave out rows from before the assignment"
-        )
-    sums = [np.bincount(user, column, minlength=len(distinct)) for column in columns]
-    return UserSums(distinct, arm, np.column_stack(sums))

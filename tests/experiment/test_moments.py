@@ -2,21 +2,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import ComparisonError
-from recsys.experiment.moments import Moments, columns_of, sum_by_user
-
-
-def test_rows_are_summed_by_user():
-    users, arms = np.array([7, 3, 7, 9]), np.array(["t", "c", "t", "c"])
-    found = sum_by_user(users, arms, [np.array([1.0, 2.0, 3.0, 4.0]), np.ones(4)])
-    assert found.users.tolist() == [3, 7, 9]
-    assert found.arms.tolist() == ["c", "t", "c"]
-    assert found.sums.tolist() == [[2, 1], [4, 2], [4, 1]]
-
-
-def test_user_in_two_arms_is_refused_by_name():
-    users, arms = np.array([7, 3, 7]), np.array(["t", "c", "c"])
-    with pytest.raises(ComparisonError, match="1 of 2 users.*first user 7 with t and c"):
-        sum_by_user(users, arms, [np.ones(3)])
+from recsys.experiment.moments import Moments, columns_of
 
 
 def test_columns_without_a_past_are_those_of_a_mean():

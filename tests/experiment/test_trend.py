@@ -43,9 +43,9 @@ def test_effect_of_a_day_is_the_difference_of_its_means():
 def test_trends_that_are_none_are_found_as_often_as_by_chance():
     found = [
         effect_trend(*days_of_users([0.3] * 4, num_users=200, seed=seed)).p_value
-        for seed in range(600)
+        for seed in range(400)
     ]
-    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.025)
+    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.03)
 
 
 def test_regression_equals_the_slow_twin():
