@@ -17,7 +17,8 @@ from recsys.evaluation.intervals import ratio_intervals
 from recsys.off_policy.cross_fitting import cross_fit
 from recsys.off_policy.estimators import ips
 from recsys.off_policy.policies import LoggedRows, Target, estimate_terms
-from recsys.off_policy.weights import check_overlap, marginal_weights
+from recsys.off_policy.weights import check_overlap, importance_weights, marginal_weights
+from recsys.progress import track
 
 NUM_USERS, NUM_ITEMS, NUM_DAYS = 5_000, 300, 14
 MOMENTS = 4
@@ -56,40 +57,52 @@ def audit(num_replications: int, seed: int) -> dict[str, Any]:
     """Return errors and coverage of every estimator over the replications."""
     choices = _choices(seed)
     rng = np.random.default_rng(seed)
-    values: dict[str, list[float]] = {}
-    covered: dict[str, list[tuple[bool, bool]]] = {}
-    num_rows = []
-    for replication in range(num_replications):
-        log, state, items = _draw_log(choices, rng)
-        target = _target(choices, log, state, items, replication)
-        check_overlap(target.probabilities / log.propensities, log.users)
-        terms, _ = estimate_terms(log, target)
-        topics = choices.world.item_topic[items]
-        terms["marginalised_ips"] = ips(choices.marginal[state, topics], log.rewards)
-        above = {name: term.above for name, term in terms.items()}
-        below = {name: term.below for name, term in terms.items()}
-        intervals = [
-            ratio_intervals(above, below, users, rounds=ROUNDS, seed=replication)
-            for users in (log.users, np.arange(len(items)))
-        ]
-        num_rows.append(len(items))
-        for name in terms:
-            values.setdefault(name, []).append(terms[name].value)
-            holds = [own[name].low <= choices.value <= own[name].high for own in intervals]
-            covered.setdefault(name, []).append((holds[0], holds[1]))
-    errors = {name: np.array(found) / choices.value - 1 for name, found in values.items()}
+    found = [
+        _replicate(choices, number, rng)
+        for number in track(range(num_replications), "replications of the world")
+    ]
+    names = list(found[0])
+    errors = {name: np.array([one[name][0] for one in found]) / choices.value - 1 for name in names}
     rmse = {name: float(np.sqrt(np.mean(error**2))) for name, error in errors.items()}
-    shares = {name: np.mean(found, axis=0).tolist() for name, found in covered.items()}
+    by_users, by_rows = (
+        {name: float(np.mean([one[name][kind] for one in found])) for name in names}
+        for kind in (1, 2)
+    )
     return {
         "dr_relative_rmse": rmse["doubly_robust"],
-        "cluster_coverage": shares["doubly_robust"][0],
-        "row_coverage": shares["doubly_robust"][1],
+        "cluster_coverage": by_users["doubly_robust"],
+        "row_coverage": by_rows["doubly_robust"],
         "world_relative_rmse": rmse,
         "world_relative_bias": {name: float(error.mean()) for name, error in errors.items()},
-        "world_cluster_coverage": {name: share[0] for name, share in shares.items()},
-        "world_row_coverage": {name: share[1] for name, share in shares.items()},
+        "world_cluster_coverage": by_users,
+        "world_row_coverage": by_rows,
         "world_true_seconds": choices.value,
-        "world_mean_rows": float(np.mean(num_rows)),
+    }
+
+
+def _replicate(
+    choices: Choices, number: int, rng: np.random.Generator
+) -> dict[str, tuple[float, bool, bool]]:
+    """Return each estimate, and whether its interval over users, over rows, holds the truth."""
+    log, state, items = _draw_log(choices, rng)
+    target = _target(choices, log, state, items, number)
+    check_overlap(importance_weights(target.probabilities, log.propensities), log.users)
+    terms, _ = estimate_terms(log, target)
+    topics = choices.world.item_topic[items]
+    terms["marginalised_ips"] = ips(choices.marginal[state, topics], log.rewards)
+    above = {name: term.above for name, term in terms.items()}
+    below = {name: term.below for name, term in terms.items()}
+    by_users, by_rows = (
+        ratio_intervals(above, below, users, rounds=ROUNDS, seed=number)
+        for users in (log.users, np.arange(len(items)))
+    )
+    return {
+        name: (
+            terms[name].value,
+            by_users[name].low <= choices.value <= by_users[name].high,
+            by_rows[name].low <= choices.value <= by_rows[name].high,
+        )
+        for name in terms
     }
 
 

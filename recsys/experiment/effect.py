@@ -39,7 +39,7 @@ class Effect:
         difference: Treatment less control, adjusted where there is a value before the test.
         standard_error: Of the difference.
         low, high: Bounds of the difference.
-        p_value: Of no difference, two-sided.
+        p_value: Of no difference, two-sided; NaN where nothing varies or differs.
         lift: Difference over control; not finite where control is 0.
         lift_error: Its standard error.
         lift_low, lift_high: Its bounds.
@@ -176,7 +176,8 @@ def _error(
         _quadratic(gradient, arm.covariance) / arm.num_users
         for arm, gradient in zip(arms, gradients, strict=True)
     ]
-    total = variances[0] + variances[1]
+    # Where nothing varies, or CUPED explains all of it, rounding may fall below 0.
+    total = np.maximum(variances[0] + variances[1], 0)
     below = sum(v**2 / (arm.num_users - 1) for v, arm in zip(variances, arms, strict=True))
     freedom = np.divide(total**2, below, out=np.full_like(total, np.inf), where=below > 0)
     return np.sqrt(total), freedom

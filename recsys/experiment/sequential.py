@@ -45,7 +45,8 @@ def always_valid(
     """
     precision = np.asarray(num_users) * mixture_variance(tuned_for, alpha)
     reach = multiplier(num_users, tuned_for=tuned_for, alpha=alpha)
-    statistic = effect.difference / effect.standard_error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = effect.difference / effect.standard_error
     log_p = np.log(precision + 1) / 2 - np.square(statistic) / 2 * precision / (precision + 1)
     return replace(
         effect,

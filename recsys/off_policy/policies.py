@@ -56,8 +56,9 @@ class PolicyValue:
     Args:
         overlap: How much of the log speaks.
         estimates: By estimator: `ips`, `clipped_ips`, `snips`; with a model also
-            `direct_method`, `doubly_robust`, `switch_doubly_robust`, `shrunk_doubly_robust`.
-        limits: What was chosen for the estimators that have a limit.
+            `direct_method`, `doubly_robust`, `switch_doubly_robust`, `shrunk_doubly_robust`. The
+            direct method's interval knows nothing of the model's error.
+        limits: What was chosen, once on the whole log, for the estimators that have a limit.
     """
 
     overlap: Overlap

@@ -150,7 +150,7 @@ def check_overlap(
     distance = overlap.mean_weight - 1
     if abs(distance) > MAX_DEVIATIONS * overlap.mean_weight_error + ROUNDING:
         cause = (
-            "the target shows items that the logging policy never shows"
+            "the target shows items that the logging policy hardly ever or never shows"
             if distance < 0
             else "the propensities are too small to be those of what was logged"
         )

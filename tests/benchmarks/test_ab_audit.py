@@ -30,7 +30,6 @@ def test_world_estimates_its_true_value(monkeypatch):
     found = world.audit(20, seed=0)
     assert found["dr_relative_rmse"] < 0.05
     assert abs(found["world_relative_bias"]["doubly_robust"]) < 0.02
-    assert found["world_mean_rows"] == pytest.approx(10_000, rel=0.3)
     assert found["cluster_coverage"] >= 0.75
 
 

@@ -5,6 +5,7 @@ from scipy import stats
 from recsys.experiment.checks import divide
 from recsys.experiment.effect import compare, compare_segments, user_deviation
 from recsys.experiment.moments import Moments, columns_of
+from recsys.experiment.sequential import always_valid
 
 
 def test_means_are_compared_as_by_welchs_test():
@@ -160,3 +161,12 @@ def test_segments_are_corrected_for_their_number():
 
 def test_no_segments_have_no_effects():
     assert compare_segments({}, {}) == {}
+
+
+@pytest.mark.parametrize("values", [np.ones(9), np.arange(9.0)])
+def test_metric_that_leaves_nothing_to_chance_has_no_width(values):
+    arm = Moments.of(columns_of(values, before=values))
+    found = compare(arm, arm)
+    assert (found.low, found.high) == pytest.approx((0, 0), abs=1e-6)
+    valid = always_valid(found, 18, tuned_for=18)
+    assert (valid.low, valid.high) == pytest.approx((0, 0), abs=1e-6)
