@@ -25,9 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from recsys.experiment.moments import Moments
-
-ABOVE, BELOW, ABOVE_BEFORE, BELOW_BEFORE = range(4)
+from recsys.experiment.moments import (
+    ABOVE,
+    ABOVE_BEFORE,
+    BELOW,
+    BELOW_BEFORE,
+    Moments,
+)
 
 
 @dataclass(frozen=True)
@@ -72,18 +76,19 @@ def compare(treatment: Moments, control: Moments, *, alpha: float = 0.05) -> Eff
     """
     arms = (treatment, control)
     theta = _theta(arms)
+    unadjusted = np.zeros_like(theta)
     (now_t, before_t), (now_c, before_c) = (_ratios(arm) for arm in arms)
     gradients = [_gradient(arm, theta) for arm in arms]
     difference = (now_t - now_c) - theta * (before_t - before_c)
     error, freedom = _error(arms, gradients)
-    plain, _ = _error(arms, [_gradient(arm, np.zeros_like(theta)) for arm in arms])
+    plain, _ = _error(arms, [_gradient(arm, unadjusted) for arm in arms])
     with np.errstate(divide="ignore", invalid="ignore"):
         lift = difference / now_c
         # d(D / Y_c): the treatment enters through D alone, control through Y_c as well.
         parts = [
             gradients[0] / now_c[..., None],
             -gradients[1] / now_c[..., None]
-            - (lift / now_c)[..., None] * _gradient(control, np.zeros_like(theta)),
+            - (lift / now_c)[..., None] * _gradient(control, unadjusted),
         ]
         lift_error, _ = _error(arms, parts)
         statistic = np.abs(difference) / error
@@ -111,7 +116,7 @@ def user_deviation(moments: Moments) -> np.ndarray:
     What `recsys.experiment.power` asks for; take it from users like those of the test to come.
     """
     gradient = _gradient(moments, _theta((moments,)))
-    return np.sqrt(_quadratic(gradient, moments.covariance))
+    return np.sqrt(np.maximum(_quadratic(gradient, moments.covariance), 0))
 
 
 def compare_segments(

@@ -19,6 +19,7 @@ import numpy as np
 from recsys.errors import ComparisonError
 
 NUM_COLUMNS = 4
+ABOVE, BELOW, ABOVE_BEFORE, BELOW_BEFORE = range(NUM_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,21 @@ class Moments:
         """Compute them from `columns_of` one arm: float64 [U, 4].
 
         Raises:
-            ComparisonError: There are fewer than two users.
+            ComparisonError: There are fewer than two users, or a ratio has nothing below.
         """
         if len(columns) < 2:
             raise ComparisonError(
                 f"an arm needs two users or more for a comparison, got {len(columns)}; check the "
                 f"names of the arms and the shares of the split"
             )
-        number = np.asarray(float(len(columns)))
-        return cls(number, columns.mean(axis=0), np.cov(columns, rowvar=False))
+        mean = columns.mean(axis=0)
+        if (mean[BELOW] == 0) or (mean[BELOW_BEFORE] == 0):
+            when = "in the test" if mean[BELOW] == 0 else "before the test"
+            raise ComparisonError(
+                f"a ratio metric expects something below the line, but {when} an arm has a sum of "
+                f"0 there; check the ids of the users, or leave out the value before the test"
+            )
+        return cls(np.asarray(float(len(columns))), mean, np.cov(columns, rowvar=False))
 
 
 def columns_of(

@@ -29,3 +29,12 @@ def test_moments_of_hand_worked_users():
 def test_arm_of_one_user_is_refused():
     with pytest.raises(ComparisonError, match="two users or more.*got 1"):
         Moments.of(columns_of(np.ones(1)))
+
+
+@pytest.mark.parametrize(
+    ("empty", "when"), [("per", "in the test"), ("per_before", "before the test")]
+)
+def test_ratio_of_nothing_is_refused(empty, when):
+    ones = dict.fromkeys(["per", "before", "per_before"], np.ones(3))
+    with pytest.raises(ComparisonError, match=f"but {when} an arm has a sum of 0"):
+        Moments.of(columns_of(np.ones(3), **{**ones, empty: np.zeros(3)}))
