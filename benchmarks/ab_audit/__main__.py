@@ -63,7 +63,7 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, help="folder of the real logs")
     parser.add_argument("--experiments", type=int, default=10_000)
-    parser.add_argument("--replications", type=int, default=1_000)
+    parser.add_argument("--replications", type=int, default=400)
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     return parser.parse_args()
 

@@ -24,7 +24,7 @@ NUM_USERS, NUM_ITEMS, NUM_DAYS = 5_000, 300, 14
 MOMENTS = 4
 DRAWN_USERS, VISITS = 10_000, 10
 """About 100,000 impressions a replication."""
-ROUNDS = 300
+ROUNDS = 200
 PRIOR_ROWS = 10.0
 
 
