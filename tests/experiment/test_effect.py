@@ -6,6 +6,7 @@ from recsys.experiment.checks import divide
 from recsys.experiment.effect import compare, compare_segments, user_deviation
 from recsys.experiment.moments import Moments, columns_of
 from recsys.experiment.sequential import always_valid
+from tests.experiment.samples import moments_of_means
 
 
 def test_means_are_compared_as_by_welchs_test():
@@ -89,15 +90,11 @@ def test_cuped_ratio_keeps_its_coverage_and_is_narrower():
 
 def test_lift_has_the_error_of_simulated_lifts():
     rng = np.random.default_rng(3)
-    arms = [rng.gamma(2.0, level, (3000, 200)) for level in (1.3, 1.0)]
-    found = [
-        compare(Moments.of(columns_of(t)), Moments.of(columns_of(c)))
-        for t, c in zip(*arms, strict=True)
-    ]
-    lifts = np.array([effect.lift for effect in found])
-    covered = [effect.lift_low <= 0.3 <= effect.lift_high for effect in found]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
-    assert np.mean([effect.lift_error for effect in found]) == pytest.approx(lifts.std(), rel=0.05)
+    arms = [moments_of_means(rng.gamma(2.0, level, (3000, 200))) for level in (1.3, 1.0)]
+    found = compare(*arms)
+    covered = (found.lift_low <= 0.3) & (found.lift_high >= 0.3)
+    assert covered.mean() == pytest.approx(0.95, abs=0.015)
+    assert found.lift_error.mean() == pytest.approx(found.lift.std(), rel=0.05)
 
 
 def test_lift_without_a_past_has_the_textbook_error():

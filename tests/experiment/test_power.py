@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from recsys.experiment.effect import compare
-from recsys.experiment.moments import Moments, columns_of
 from recsys.experiment.power import (
     difference_error,
     minimum_detectable_effect,
@@ -10,6 +9,7 @@ from recsys.experiment.power import (
     users_needed,
 )
 from recsys.experiment.sequential import multiplier
+from tests.experiment.samples import moments_of_means
 
 
 def test_rule_of_thumb_of_sixteen():
@@ -42,14 +42,8 @@ def test_power_of_no_effect_is_alpha_and_of_either_sign_the_same():
 def test_simulated_tests_find_an_effect_as_often_as_foreseen():
     rng = np.random.default_rng(0)
     foreseen = power_of(np.sqrt(2), 0.3, 600)
-    found = [
-        compare(
-            Moments.of(columns_of(rng.gamma(2.0, size=300) + 0.3)),
-            Moments.of(columns_of(rng.gamma(2.0, size=300))),
-        ).p_value
-        < 0.05
-        for _ in range(2000)
-    ]
+    values = rng.gamma(2.0, size=(2, 2000, 300))
+    found = compare(moments_of_means(values[0] + 0.3), moments_of_means(values[1])).p_value < 0.05
     assert np.mean(found) == pytest.approx(foreseen, abs=0.03)
 
 
