@@ -37,6 +37,10 @@ class IndexRecallError(ArtefactError):
     """An index finds fewer true neighbours than its floor demands."""
 
 
+class ComparisonError(RecsysError):
+    """A log or a test cannot answer which of two is better: no propensities, no overlap."""
+
+
 class StateError(RecsysError):
     """The state store cannot be read or written."""
 

@@ -23,6 +23,8 @@ ALLOWED = {
     "recsys.ranking": FOUNDATION | {"recsys.core", "recsys.data"},
     "recsys.exploration": FOUNDATION | {"recsys.core", "recsys.data", "recsys.ranking"},
     "recsys.evaluation": FOUNDATION,
+    "recsys.off_policy": FOUNDATION | {"recsys.evaluation"},
+    "recsys.experiment": FOUNDATION | {"recsys.evaluation"},
     "recsys.requests": FOUNDATION | {"recsys.state"},
     "recsys.signing": FOUNDATION,
     "recsys.verification": FOUNDATION | {"recsys.signing"},

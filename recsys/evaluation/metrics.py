@@ -13,6 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MAX_MARKS = 1 << 22
+"""Items times queries marked at once: 4 MB, so that they stay in the cache."""
+QUERY_CHUNK = 1 << 16
+"""Queries measured at once: ten million of them need no more memory than these."""
+
 
 @dataclass(frozen=True)
 class Relevant:
@@ -35,6 +40,11 @@ class Relevant:
         """Return how many items are relevant to each query: int64 [Q]."""
         return np.diff(self.offsets)
 
+    def part(self, start: int, stop: int) -> "Relevant":
+        """Return the sets of some neighbouring queries."""
+        offsets = self.offsets[start : stop + 1]
+        return Relevant(offsets - offsets[0], self.items[offsets[0] : offsets[-1]])
+
 
 def find_hits(ranked: np.ndarray, relevant: Relevant) -> np.ndarray:
     """Return which positions hold a relevant item: bool [Q, K].
@@ -49,12 +59,21 @@ def find_hits(ranked: np.ndarray, relevant: Relevant) -> np.ndarray:
     num_queries = len(relevant.offsets) - 1
     if ranked.ndim != 2 or len(ranked) != num_queries:
         raise ValueError(f"expected lists [{num_queries}, K], got {list(ranked.shape)}")
-    _check_distinct(ranked)
-    base = int(max(ranked.max(initial=0), relevant.items.max(initial=0))) + 1
-    query = np.arange(num_queries, dtype=np.int64)
-    wanted = np.repeat(query, relevant.counts()) * base + relevant.items
-    listed = query[:, None] * base + ranked
-    return np.isin(listed, wanted) & (ranked >= 0)
+    width = int(max(ranked.max(initial=0), relevant.items.max(initial=0))) + 2
+    hits = np.empty(ranked.shape, bool)
+    rows = max(1, min(MAX_MARKS // width, QUERY_CHUNK))
+    # A line a query, its last column never marked: -1 falls on that of the line before.
+    marks = np.zeros(rows * width, bool)
+    for start in range(0, num_queries, rows):
+        stop = min(start + rows, num_queries)
+        _check_distinct(ranked[start:stop], start)
+        part = relevant.part(start, stop)
+        line = np.arange(stop - start, dtype=np.int64) * width
+        wanted = np.repeat(line, part.counts()) + part.items
+        marks[wanted] = True
+        hits[start:stop] = marks[line[:, None] + ranked[start:stop]]
+        marks[wanted] = False
+    return hits
 
 
 def hit_rate(hits: np.ndarray, k: int) -> np.ndarray:
@@ -126,15 +145,11 @@ def ranking_metrics(
 ) -> dict[str, np.ndarray]:
     """Return every accuracy metric at every k, by name (`hr@10`): float64 [Q] each."""
     hits, counts = find_hits(ranked, relevant), relevant.counts()
-    metrics = {}
-    for k in ks:
-        metrics[f"hr@{k}"] = hit_rate(hits, k)
-        metrics[f"recall@{k}"] = recall(hits, counts, k)
-        metrics[f"precision@{k}"] = precision(hits, k)
-        metrics[f"ndcg@{k}"] = ndcg(hits, counts, k)
-        metrics[f"mrr@{k}"] = reciprocal_rank(hits, k)
-        metrics[f"map@{k}"] = average_precision(hits, counts, k)
-    return metrics
+    parts = [
+        _part_metrics(hits[start : start + QUERY_CHUNK], counts[start : start + QUERY_CHUNK], ks)
+        for start in range(0, max(len(hits), 1), QUERY_CHUNK)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def catalogue_coverage(ranked: np.ndarray, num_items: int, k: int) -> float:
@@ -203,12 +218,25 @@ def intra_list_diversity(ranked: np.ndarray, vectors: np.ndarray, k: int) -> np.
     return diversity
 
 
-def _check_distinct(ranked: np.ndarray) -> None:
+def _part_metrics(hits: np.ndarray, counts: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray]:
+    metrics = {}
+    for k in ks:
+        metrics[f"hr@{k}"] = hit_rate(hits, k)
+        metrics[f"recall@{k}"] = recall(hits, counts, k)
+        metrics[f"precision@{k}"] = precision(hits, k)
+        metrics[f"ndcg@{k}"] = ndcg(hits, counts, k)
+        metrics[f"mrr@{k}"] = reciprocal_rank(hits, k)
+        metrics[f"map@{k}"] = average_precision(hits, counts, k)
+    return metrics
+
+
+def _check_distinct(ranked: np.ndarray, first_query: int) -> None:
     ordered = np.sort(ranked, axis=1)
     repeated = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
     if repeated.any():
         raise ValueError(
-            f"expected lists without repetition, but list {int(repeated.argmax())} "
+            f"expected lists without repetition, but list "
+            f"{first_query + int(repeated.argmax())} "
             f"holds an item twice"
         )
 

@@ -7,7 +7,9 @@ from recsys.evaluation import intervals
 from recsys.evaluation.intervals import (
     mean_intervals,
     paired_difference,
+    ratio_difference_intervals,
     ratio_intervals,
+    ratio_standard_error,
     statistic_interval,
 )
 
@@ -85,3 +87,52 @@ def test_seed_decides_the_interval():
 def test_no_rows_give_nothing():
     found = mean_intervals({"x": np.zeros(0)}, np.zeros(0, int), rounds=100, seed=0)["x"]
     assert np.isnan([found.value, found.low, found.high]).all()
+
+
+def test_difference_of_ratios_equals_the_slow_twin_with_the_same_draws():
+    rng = np.random.default_rng(0)
+    users = rng.integers(0, 9, 40)
+    above, below, other_above, other_below = rng.random((4, 40)) + 0.5
+    found = ratio_difference_intervals(
+        ({"r": above}, {"r": below}),
+        ({"r": other_above}, {"r": other_below}),
+        users,
+        rounds=300,
+        seed=3,
+    )["r"]
+
+    def slow(rows):
+        first = above[rows].sum() / below[rows].sum()
+        return first - other_above[rows].sum() / other_below[rows].sum()
+
+    twin = statistic_interval(slow, users, rounds=300, seed=3)
+    assert astuple(twin) == pytest.approx(astuple(found), abs=1e-12)
+
+
+def test_difference_of_no_rows_is_nothing():
+    nothing = ({"r": np.zeros(0)}, {"r": np.zeros(0)})
+    found = ratio_difference_intervals(nothing, nothing, np.zeros(0, int), rounds=10, seed=0)
+    assert np.isnan(found["r"].value)
+
+
+def test_standard_error_of_a_mean_of_independent_rows_is_the_textbook_one():
+    values = np.random.default_rng(0).normal(size=50)
+    found = ratio_standard_error(values, np.ones(50), np.arange(50))
+    assert found == pytest.approx(values.std(ddof=1) / np.sqrt(50), rel=1e-12)
+
+
+def test_standard_error_of_a_ratio_is_that_of_the_bootstrap_over_users():
+    rng = np.random.default_rng(0)
+    users = rng.integers(0, 400, 3000)
+    below = rng.gamma(1.0, size=400)[users] + rng.random(3000)
+    above = below * (2 + rng.normal(size=400)[users])
+    error = ratio_standard_error(above, below, users)
+    drawn = ratio_intervals({"r": above}, {"r": below}, users, rounds=2000, seed=0)["r"]
+    assert (drawn.high - drawn.low) / (2 * 1.96) == pytest.approx(error, rel=0.05)
+    assert ratio_standard_error(above, below, np.arange(3000)) < 0.6 * error
+
+
+@pytest.mark.parametrize("users", [np.zeros(0, int), np.zeros(4, int)])
+def test_standard_error_of_fewer_than_two_users_is_unknown(users):
+    ones = np.ones(len(users))
+    assert np.isnan(ratio_standard_error(ones, ones, users))

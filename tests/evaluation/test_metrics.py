@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.evaluation import metrics
 from recsys.evaluation.metrics import (
     Relevant,
     catalogue_coverage,
@@ -91,6 +92,34 @@ def test_padding_is_no_hit_even_beside_the_neighbours_last_item():
     assert not find_hits(ranked, relevant_sets([[9], []])).any()
 
 
+@pytest.mark.parametrize(("max_marks", "query_chunk"), [(1, 100), (200, 100), (10**6, 7)])
+def test_queries_in_chunks_equal_queries_at_once(monkeypatch, max_marks, query_chunk):
+    rng = np.random.default_rng(0)
+    ranked = np.stack([rng.permutation(40)[:10] for _ in range(30)])
+    ranked[::3, 6:] = -1
+    relevant = relevant_sets([rng.permutation(40)[: rng.integers(0, 9)] for _ in range(30)])
+    whole = ranking_metrics(ranked, relevant, [3, 10])
+    monkeypatch.setattr(metrics, "MAX_MARKS", max_marks)
+    monkeypatch.setattr(metrics, "QUERY_CHUNK", query_chunk)
+    chunked = ranking_metrics(ranked, relevant, [3, 10])
+    for name, values in whole.items():
+        assert values.tolist() == chunked[name].tolist()
+
+
+def test_hits_equal_the_slow_twin():
+    rng = np.random.default_rng(0)
+    ranked = np.stack([rng.permutation(30)[:8] for _ in range(200)])
+    ranked[rng.random(200) < 0.5, 5:] = -1
+    sets = [rng.permutation(30)[: rng.integers(0, 9)].tolist() for _ in range(200)]
+    slow = [[item in own for item in line] for line, own in zip(ranked, sets, strict=True)]
+    assert find_hits(ranked, relevant_sets(sets)).tolist() == slow
+
+
+def test_no_queries_have_no_values():
+    values = ranking_metrics(np.zeros((0, 5), int), relevant_sets([]), [2])
+    assert all(len(value) == 0 for value in values.values())
+
+
 def test_query_without_relevant_items_counts_zero():
     values = ranking_metrics(np.array([[1, 2]]), relevant_sets([[]]), [2])
     assert all(value[0] == 0 for value in values.values())
@@ -99,6 +128,12 @@ def test_query_without_relevant_items_counts_zero():
 def test_repeated_item_is_refused():
     with pytest.raises(ValueError, match="list 1"):
         find_hits(np.array([[1, 2, -1, -1], [3, 4, 3, 5]]), relevant_sets([[1], [2]]))
+
+
+def test_repeated_item_is_refused_by_the_number_of_its_list_in_any_chunk(monkeypatch):
+    monkeypatch.setattr(metrics, "QUERY_CHUNK", 2)
+    with pytest.raises(ValueError, match="list 5"):
+        find_hits(np.array([[1, 2]] * 5 + [[3, 3]]), relevant_sets([[1]] * 6))
 
 
 def test_other_number_of_queries_is_refused():

@@ -1,0 +1,1 @@
+"""What the figures of off-policy estimates and of experiments are worth, against known answers."""
