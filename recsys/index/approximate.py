@@ -36,6 +36,8 @@ TRAINING_POINTS_PER_LIST = 39
 TRAINING_MAXIMUM = 200_000
 """Vectors that a quantiser is trained on, unless its lists need more."""
 ROW_NUMBER_BYTES = 8
+SIMD_WIDTH = 16
+"""FAISS decodes 8-bit codes of other widths one by one, in more than twice the time."""
 EDGE = 32
 """Fetched beyond k, so that ties at the end of the list are settled by row, not by FAISS."""
 QUERY_CHUNK = 16
@@ -170,7 +172,8 @@ def build_approximate(vectors: np.ndarray, settings: IndexSettings) -> Approxima
 def code_bytes(index: ApproximateIndex) -> int:
     """Return what an inverted index stores of one vector, its row number included."""
     settings, width = index.settings, index.vectors.shape[1]
-    codes = {"ivf": 4 * width, "ivf_sq8": width, "ivf_pq": settings.pq_bytes}
+    padded = width + -width % SIMD_WIDTH
+    codes = {"ivf": 4 * width, "ivf_sq8": padded, "ivf_pq": settings.pq_bytes}
     return codes[settings.kind] + ROW_NUMBER_BYTES
 
 
@@ -219,7 +222,8 @@ def _prepare(vectors: np.ndarray, settings: IndexSettings, largest_square: float
     """Return the vectors as FAISS shall hold them: levelled, or padded with zeros."""
     if settings.kind == "lsh":
         return level_norms(vectors, largest_square)
-    padding = -vectors.shape[1] % settings.pq_bytes if settings.kind == "ivf_pq" else 0
+    multiple = {"ivf_pq": settings.pq_bytes, "ivf_sq8": SIMD_WIDTH}.get(settings.kind, 1)
+    padding = -vectors.shape[1] % multiple
     return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, padding))), np.float32)
 
 

@@ -103,8 +103,9 @@ def test_query_reads_centroids_codes_and_vectors():
     vectors = random_vectors(600, 8)
     settings = IndexSettings(kind="ivf_sq8", num_lists=6, num_probes=2, rescore_factor=1.5)
     index = build_approximate(vectors, settings)
-    # 6 centroids of 32 bytes, a third of 600 codes of 8 + 8, four times 1.5 x 10 vectors of 32.
-    assert query_bytes(index, 10) == 6 * 32 + 200 * 16 + 4 * 15 * 32
+    # 6 centroids of 32 bytes, a third of 600 codes of 16 (8 padded) + 8, four times 1.5 x 10
+    # vectors of 32.
+    assert query_bytes(index, 10) == 6 * 32 + 200 * 24 + 4 * 15 * 32
 
 
 def test_recall_of_the_index_is_of_queries_that_nothing_was_chosen_by(monkeypatch):
@@ -127,6 +128,16 @@ def test_index_of_mapped_vectors_in_parts_finds_as_much(kind, monkeypatch, tmp_p
     parts = build_index(mapped, IndexSettings(kind=kind, recall_k=20), queries)
     assert len(parts) == 1500
     assert parts.recall >= whole.recall - 0.02
+
+
+@pytest.mark.parametrize(("width", "stored"), [(8, 16), (16, 16), (65, 80)])
+def test_codes_are_as_wide_as_is_decoded_fast_and_scores_the_same(width, stored):
+    vectors, queries = random_vectors(700, width), random_vectors(5, width, seed=1)
+    index = build_index(vectors, IndexSettings(kind="ivf_sq8", num_probes=99, num_lists=17))
+    assert index._stored.d == stored
+    found, true = index.search(queries, 10), ExactIndex(vectors).search(queries, 10)
+    np.testing.assert_array_equal(found[1], true[1])
+    np.testing.assert_array_equal(found[0], true[0])
 
 
 def test_quantiser_learns_from_a_sample_of_all_vectors(monkeypatch):
