@@ -64,6 +64,7 @@ def rows_by_shard(
     spec: FeatureSpec,
     splits: Collection[int],
     *,
+    features: Collection[str] | None = None,
     with_unknown_watch: bool = False,
 ) -> Iterator[RankingRows]:
     """Compute the impressions of some splits, a shard at a time.
@@ -73,15 +74,18 @@ def rows_by_shard(
         items: Features by catalogue row.
         spec: Which features.
         splits: Values of `RankingExamples.split` to take.
+        features: Names of those to keep; None keeps all.
         with_unknown_watch: Whether impressions of unknown watch time are taken too.
     """
     first_user = 0
     for shard in track(prepared.shards, "ranking features"):
-        chosen = np.flatnonzero(_is_taken(shard.ranking, splits, with_unknown_watch))
+        taken = is_taken(shard.ranking, splits, with_unknown_watch=with_unknown_watch)
+        chosen = np.flatnonzero(taken)
         examples = _take(shard.ranking, chosen)
         labels = {name: getattr(examples, name) for name in LABELS}
         labels["user"] = examples.user + np.int32(first_user)
-        yield RankingRows(_features(examples, shard, items, spec), **labels)
+        found = _features(examples, shard, items, spec)
+        yield RankingRows({name: found[name] for name in features or found}, **labels)
         first_user += shard.timelines.num_users
 
 
@@ -92,21 +96,23 @@ def map_rows(
     splits: Collection[int],
     directory: Path,
     *,
+    features: Collection[str] | None = None,
     with_unknown_watch: bool = False,
 ) -> RankingRows:
     """Compute the impressions of some splits into one mapped file an array.
 
     Args:
-        prepared, items, spec, splits, with_unknown_watch: As for `rows_by_shard`.
+        prepared, items, spec, splits, features, with_unknown_watch: As for `rows_by_shard`.
         directory: Gets the files; it must outlive the rows.
     """
     counts = [
-        int(_is_taken(shard.ranking, splits, with_unknown_watch).sum()) for shard in prepared.shards
+        int(is_taken(shard.ranking, splits, with_unknown_watch=with_unknown_watch).sum())
+        for shard in prepared.shards
     ]
     arrays: dict[str, np.ndarray] = {}
     start = 0
-    parts = rows_by_shard(prepared, items, spec, splits, with_unknown_watch=with_unknown_watch)
-    for part in parts:
+    options: dict[str, Any] = {"features": features, "with_unknown_watch": with_unknown_watch}
+    for part in rows_by_shard(prepared, items, spec, splits, **options):
         for name, values in _arrays(part).items():
             if name not in arrays:
                 arrays[name] = _mapped(directory / f"{name}.npy", sum(counts), values)
@@ -116,9 +122,10 @@ def map_rows(
     return RankingRows(arrays, **labels)
 
 
-def _is_taken(
-    examples: RankingExamples, splits: Collection[int], with_unknown_watch: bool
+def is_taken(
+    examples: RankingExamples, splits: Collection[int], *, with_unknown_watch: bool
 ) -> np.ndarray:
+    """Say which examples become rows of some splits: bool [N]."""
     is_of_splits = np.isin(examples.split, list(splits))
     return is_of_splits & (with_unknown_watch | (examples.watch_ms >= 0))
 
