@@ -15,6 +15,7 @@ from recsys.exploration.features import process_inputs
 from recsys.exploration.plackett_luce import plackett_luce_order, plackett_luce_propensities
 from recsys.exploration.predictor import Prediction
 from recsys.exploration.thompson import thompson_propensities, thompson_scores
+from recsys.ranking.spec import FeatureSpec
 from recsys.requests import Request
 from recsys.scoring import Scored
 from recsys.user_views import UserViews
@@ -100,13 +101,16 @@ class Ordering:
 
     def _predict(self, users: UserViews, position: int, scored: Scored) -> Prediction:
         if self._process is None:
-            raise BundleError("the bundle has no neural process")
+            raise BundleError("expected a bundle with a neural process, found none; train it")
+        return self._process.predict(self._inputs(users, position, scored, self._process.spec))
+
+    def _inputs(
+        self, users: UserViews, position: int, scored: Scored, spec: FeatureSpec
+    ) -> dict[str, np.ndarray]:
+        """Return what the process is fed of one request."""
         known, own = users.known_watches, np.array([position])
         numbers = known.newest(own, users.moment[own], self._length)
-        context = known.watches.at(numbers)
-        return self._process.predict(
-            process_inputs(scored.inputs, context, self._items, self._process.spec)
-        )
+        return process_inputs(scored.inputs, known.watches.at(numbers), self._items, spec)
 
 
 def _plackett_luce(
