@@ -260,36 +260,36 @@ class Recommender:
         time_remaining: TimeRemaining | None,
     ) -> list[Order | None]:
         """Order the candidates of every request; None where no score says how."""
-        started = time.perf_counter()
-        orders = [
-            None
-            if score is None
-            else self._order(request, users, position, score, explored, time_remaining)
-            for position, (request, score) in enumerate(zip(requests, scored, strict=True))
-        ]
-        num_drawn = int(explored.sum())
-        if num_drawn:
-            trace.seconds["explore"] = time.perf_counter() - started
-            self._ordering_clock.note(trace.seconds["explore"], num_drawn)
+        orders: list[Order | None] = []
+        for position, (request, score) in enumerate(zip(requests, scored, strict=True)):
+            if score is None:
+                orders.append(None)
+            elif explored[position]:
+                orders.append(self._draw(request, users, position, score, trace, time_remaining))
+            else:
+                orders.append(greedy_order(score, request.num_items))
         return orders
 
-    def _order(
+    def _draw(
         self,
         request: Request,
         users: UserViews,
         position: int,
         scored: Scored,
-        explored: np.ndarray,
+        trace: _Trace,
         time_remaining: TimeRemaining | None,
     ) -> Order:
-        if not explored[position]:
-            return greedy_order(scored, request.num_items)
         if self._ordering_clock.is_late(time_remaining):
             return greedy_order(scored, request.num_items, failure=NO_TIME)
+        started = time.perf_counter()
         try:
-            return self._ordering.draw(request, users, position, scored)
+            order = self._ordering.draw(request, users, position, scored)
         except Exception as error:  # a broken process must cost exploration, never the answer
             return greedy_order(scored, request.num_items, failure=repr(error))
+        seconds = time.perf_counter() - started
+        self._ordering_clock.note(seconds, 1)
+        trace.seconds["explore"] = trace.seconds.get("explore", 0.0) + seconds
+        return order
 
     def _why_missing(self, request: Request, users: UserViews, row: int) -> str:
         restrictions = self._restrictions(request, users, 0)
