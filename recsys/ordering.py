@@ -93,6 +93,8 @@ class Ordering:
         Raises:
             FloatingPointError: The neural process gave a watch time that is not finite.
         """
+        if len(scored.score) == 0:
+            return greedy_order(scored, request.num_items)
         own = request.request_id or request.now
         rng = stream(self._seed, "order", request.user.user_id, own)
         if self._settings.temperature is not None:

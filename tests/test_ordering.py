@@ -15,7 +15,7 @@ from recsys.exploration.plackett_luce import plackett_luce_propensities
 from recsys.exploration.thompson import thompson_propensities
 from recsys.ordering import Ordering
 from recsys.recommender import Recommender
-from recsys.requests import Request
+from recsys.requests import ItemFilter, Request
 from recsys.state import UserState
 
 THOMPSON = "serving.exploration.policy=thompson"
@@ -215,6 +215,15 @@ def test_bundle_without_its_process_is_refused_by_name(tiny_bundle, tmp_path):
     (directory / "exploration" / "spread.json").unlink()
     with pytest.raises(BundleError, match=r"exploration/spread\.json.*missing"):
         Bundle.load(directory)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_nothing_is_drawn_from_no_candidates(policy, recommenders, requests):
+    nothing = replace(requests[0], item_filter=ItemFilter(max_duration_ms=0))
+    answer, other = recommenders[policy].recommend([nothing, requests[1]])
+    assert answer.items == ()
+    assert answer.degraded_stages == other.degraded_stages == ()
+    assert None not in propensities(other)
 
 
 REFUSED = {
