@@ -105,6 +105,12 @@ def test_candidates_together_are_scored_as_alone(model):
     np.testing.assert_allclose(outputs(model, one)[0], outputs(model, alone)[:, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("row", [0, 20, 71])
+def test_rows_of_a_batch_are_predicted_as_alone(model, row):
+    alone = outputs(model, inputs_of(ROWS.context[[row]], np.array([row])))
+    np.testing.assert_allclose(outputs(model, inputs_of())[row], alone[0], atol=1e-5)
+
+
 def test_same_seed_makes_the_same_net():
     scales = make_scales(ROWS, 5, mean=0.0, deviation=1.0)
     first, again, other = (
