@@ -4,9 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
-EXTRAS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu,train-gpu,tune,dev || echo cpu,train,jax,tune,dev)
+EXTRAS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu,train-gpu,tracing,tune,dev || echo cpu,train,jax,tracing,tune,dev)
 
-.PHONY: setup demo test check clean
+MINUTES ?= 10
+.PHONY: setup demo test check fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -26,6 +27,10 @@ check: setup
 
 test: check
 	$(RUN)/python -m pytest -n 2 --dist loadfile
+
+# Hostile requests and bundles against the demo's bundle, for MINUTES.
+fuzz: setup
+	$(RUN)/python -m benchmarks.fuzz --bundle runs/demo/bundle --minutes $(MINUTES)
 
 clean:
 	rm -rf runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

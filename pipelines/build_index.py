@@ -20,8 +20,9 @@ from recsys.index.approximate import (
     build_approximate,
     is_faiss_installed,
 )
-from recsys.index.base import Index, build_index, measure_recall
+from recsys.index.base import Index, build_index
 from recsys.index.exact import ExactIndex
+from recsys.index.recall import Truth
 from recsys.settings import IndexSettings, RecsysSettings
 
 MAX_QUERIES = 1000
@@ -88,18 +89,18 @@ def _measure_all(
 ) -> Iterator[dict[str, Any]]:
     """Yield {kind, setting, recall, milliseconds, is_chosen} of the index, first, and of others."""
     exact = ExactIndex(vectors)
-    yield _measure(index, exact, queries, settings.recall_k, is_chosen=True)
+    truth = Truth.scan(exact, queries, max(1, settings.recall_k))
+    yield _measure(index, truth, is_chosen=True)
     if index.kind != "exact":
-        yield _measure(exact, exact, queries, settings.recall_k)
+        yield _measure(exact, truth)
+    few = Truth(truth.queries[:NUM_COMPARED_QUERIES], truth.rows[:NUM_COMPARED_QUERIES])
     for other in _alternatives(index, vectors, settings):
-        yield _measure(other, exact, queries[:NUM_COMPARED_QUERIES], settings.recall_k)
+        yield _measure(other, few)
 
 
-def _measure(
-    index: Index, exact: ExactIndex, queries: np.ndarray, k: int, *, is_chosen: bool = False
-) -> dict[str, Any]:
-    k = max(1, min(k, len(exact)))
-    timed = queries[:NUM_TIMED_QUERIES]
+def _measure(index: Index, truth: Truth, *, is_chosen: bool = False) -> dict[str, Any]:
+    k = max(1, truth.rows.shape[1])
+    timed = truth.queries[:NUM_TIMED_QUERIES]
     started = time.perf_counter()
     for query in timed:
         index.search(query[None, :], k)
@@ -108,7 +109,7 @@ def _measure(
         "kind": index.kind,
         "setting": _setting(index),
         "k": k,
-        "recall": 1.0 if index.kind == "exact" else measure_recall(index, exact, queries, k),
+        "recall": 1.0 if index.kind == "exact" else truth.recall(index),
         "milliseconds": 1e3 * seconds / max(len(timed), 1),
         "is_chosen": is_chosen,
     }
@@ -120,7 +121,7 @@ def _setting(index: Index) -> str:
         return ""
     settings = index.settings
     if index.kind in INVERTED_KINDS:
-        return f"{settings.num_probes} of {settings.num_lists} lists"
+        return f"{settings.num_probes} of {settings.num_lists} lists, {settings.rescore_factor:g} k"
     return {"hnsw": f"ef {settings.ef_search}", "lsh": f"{settings.lsh_bits} bits"}.get(
         index.kind, ""
     )

@@ -9,7 +9,9 @@ import typer
 
 from pipelines import run as run_pipeline
 from pipelines import update as update_pipeline
-from pipelines.config import load_settings
+from pipelines.cli_doctor import diagnose
+from pipelines.cli_security import key_app, sign, token_app
+from pipelines.config import load_server_settings, load_settings
 from pipelines.environment import errors_in_a_line, set_up
 from recsys.errors import ConfigError
 from recsys.settings import DataSettings
@@ -23,12 +25,19 @@ data_app = typer.Typer(help="Look at a log before it is used.", no_args_is_help=
 state_app = typer.Typer(help="Users' states and the server's store.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(state_app, name="state")
+app.add_typer(key_app, name="key")
+app.add_typer(token_app, name="token")
+app.command()(sign)
+app.command("doctor")(diagnose)
 
 Config = Annotated[Path, typer.Option("--config", help="TOML file, see pipelines/configs.")]
 Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, may be repeated.")]
 Out = Annotated[Path, typer.Option("--out", help="Directory of the run.")]
 Force = Annotated[bool, typer.Option("--force", help="Do finished steps again.")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
+ServerConfig = Annotated[
+    Path | None, typer.Option("--config", help="TOML file of the server, see docs/operations.md.")
+]
 StateDirectory = Annotated[
     Path | None, typer.Option("--state", help="Users' states; default: state/ beside the bundle.")
 ]
@@ -244,24 +253,24 @@ def serve(
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Prometheus endpoint on loopback.")
     ] = None,
+    config: ServerConfig = None,
+    overrides: Overrides = [],  # noqa: B006  # as above
     admin: Annotated[bool, typer.Option("--admin", help="Also offer AdminService.")] = False,
     reuse_port: Annotated[
         bool, typer.Option("--reuse-port", help="Share the port with further servers.")
     ] = False,
     open_to_network: Annotated[
         bool,
-        typer.Option("--open-to-network", help="Needed for a host that is not this machine's own."),
+        typer.Option("--open-to-network", help="Where a proxy encrypts, and knows who calls."),
     ] = False,
 ) -> None:
     """Answer over gRPC until SIGTERM."""
     from serving.server import ServerOptions
     from serving.server import serve as serve_bundle
 
-    if host not in ("127.0.0.1", "localhost", "::1", "[::1]") and not open_to_network:
-        raise ConfigError(
-            f"serve: {host} can be reached by others, and calls are neither encrypted nor "
-            f"authenticated; put a proxy that does both before it and give --open-to-network"
-        )
+    settings = load_server_settings(config, overrides)
+    if open_to_network:
+        settings = settings.model_copy(update={"open_to_network": True})
     options = ServerOptions(
         host=host,
         port=port,
@@ -269,6 +278,7 @@ def serve(
         reuse_port=reuse_port,
         admin=admin,
         metrics_port=metrics_port,
+        settings=settings,
     )
     serve_bundle(bundle, store or bundle.parent / "store", options)
 

@@ -1,4 +1,5 @@
-"""Read a TOML configuration, with overrides, into `RecsysSettings`; write one back."""
+"""Read a TOML configuration, with overrides, into `RecsysSettings` or `ServerSettings`; write one
+of a run back."""
 
 import difflib
 import json
@@ -7,12 +8,15 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from recsys.errors import ConfigError
 from recsys.settings import RecsysSettings
+from serving.settings import ServerSettings
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> RecsysSettings:
@@ -26,7 +30,17 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> RecsysSettings:
         ConfigError: The file is missing or no TOML, or a key or value is wrong; all wrong keys
             are named at once, each with the nearest right name.
     """
-    return _validated(_read_toml(path), overrides, str(path))
+    return _validated(RecsysSettings, _read_toml(path), overrides, str(path))
+
+
+def load_server_settings(path: Path | None, overrides: Sequence[str] = ()) -> ServerSettings:
+    """Read how a server runs, as `load_settings` does; without a file, from the overrides alone.
+
+    Raises:
+        ConfigError: As `load_settings`.
+    """
+    content = _read_toml(path) if path else {}
+    return _validated(ServerSettings, content, overrides, str(path or "--set"))
 
 
 def override_settings(
@@ -42,7 +56,7 @@ def override_settings(
     Raises:
         ConfigError: As `load_settings`.
     """
-    return _validated(settings.model_dump(mode="json"), overrides, origin)
+    return _validated(RecsysSettings, settings.model_dump(mode="json"), overrides, origin)
 
 
 def to_toml(settings: RecsysSettings) -> str:
@@ -56,13 +70,15 @@ def to_override(name: str, value: Any) -> str:
     return f"{name}={_toml_value(value)}"
 
 
-def _validated(content: dict[str, Any], overrides: Sequence[str], origin: str) -> RecsysSettings:
+def _validated(
+    model: type[Model], content: dict[str, Any], overrides: Sequence[str], origin: str
+) -> Model:
     for override in overrides:
         _apply_override(content, override)
     try:
-        return RecsysSettings.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
-        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        problems = "\n".join(f"  {_describe(model, problem)}" for problem in error.errors())
         raise ConfigError(f"{origin}: the configuration is wrong:\n{problems}") from None
 
 
@@ -98,19 +114,18 @@ def _parse_value(text: str) -> Any:
     return text if isinstance(value, (date, time)) else value
 
 
-def _describe(problem: Any) -> str:
+def _describe(model: type[BaseModel], problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     name = ".".join(location)
     if problem["type"] != "extra_forbidden":
         return f"{name}: {problem['msg']}; got {problem['input']!r}"
-    known = _known_keys(location[:-1])
+    known = _known_keys(model, location[:-1])
     nearest = difflib.get_close_matches(location[-1], known, n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known here: {', '.join(known)}"
     return f"{name}: unknown key; {hint}"
 
 
-def _known_keys(sections: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = RecsysSettings
+def _known_keys(model: type[BaseModel], sections: Sequence[str]) -> list[str]:
     for section in sections:
         if section not in model.model_fields:
             continue  # a name in a table of sections, whose model is known already

@@ -165,7 +165,6 @@ def settings_of(step: str, settings: RecsysSettings) -> dict[str, Any]:
                     "like_column",
                 )
             },
-            "with_unknown_watch": whole["ranking"]["max_unknown_watch_ratio"] > 0,
         }
         data = {key: value for key, value in whole["data"].items() if key != "processes"}
         return {"data": data, "split": whole["split"], "seed": settings.seed, "columns": columns}

@@ -1,6 +1,7 @@
 """Train the ranking net on a prepared directory; write what a server needs to run it.
 
-ranker.onnx          the net, seen to compute what Keras computes
+ranker.onnx          the net, seen to compute what Keras computes; or the same in integers
+precision.json       with integers asked for: their speed and what they lose
 calibration.json     factors on its expected seconds, fitted on the validation part
 features.json        names and sizes of its inputs
 heads.json           what its outputs mean
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.ranking_precision import choose_precision
 from recsys.artefacts import UNFINISHED
 from recsys.core.backends import compile_call
 from recsys.core.random import stream
@@ -67,9 +69,11 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
             # Two trainings differ in their level by more than rows that were learned from flatter.
             calibration = Validation(model, rows).calibration()
         export_ranker(model, validation.inputs, out / GRAPH)
-    spec.save(out / SPEC)
-    model.heads.save(out / HEADS)
-    calibration.save(out / CALIBRATION)
+        spec.save(out / SPEC)
+        model.heads.save(out / HEADS)
+        calibration.save(out / CALIBRATION)
+        if settings.ranking.precision != "float32":
+            choose_precision(settings, log.vocabularies, rows, validation.chosen, out)
     write_validation(metrics, history, out / "validation.json")
 
 
@@ -164,12 +168,11 @@ def _model_and_batches(
     rows: RankingRows, chosen: np.ndarray, spec: FeatureSpec, settings: RankingSettings, seed: int
 ) -> tuple[RankingModel, RankingBatches]:
     """Make a net for the chosen rows, and their batches."""
-    known = chosen[rows.watch_ms[chosen] >= 0]
-    scales = _scales(rows, known, settings.num_quantiles, seed)
+    scales = _scales(rows, chosen, settings.num_quantiles, seed)
     heads = fit_heads(
         tuple(settings.heads.on()),
-        rows.watch_ms[known] / 1000,
-        duration_seconds(rows.features, spec)[known, 0],
+        rows.watch_ms[chosen] / 1000,
+        duration_seconds(rows.features, spec)[chosen, 0],
         num_thresholds=settings.num_thresholds,
         num_duration_groups=settings.num_duration_groups,
     )
@@ -187,7 +190,6 @@ def _model_and_batches(
         heads=heads,
         spec=spec,
         users_together=settings.pairwise_weight > 0,
-        max_unknown_watch_ratio=settings.max_unknown_watch_ratio,
         seed=seed,
     )
     return model, batches
@@ -206,8 +208,7 @@ def mapped_rows(
         scratch: Directory of the rows.
     """
     with scratch_directory(scratch) as directory:
-        splits = (TRAINING, VALIDATION)
-        yield map_rows(log, items, spec, splits, directory, with_unknown_watch=True)
+        yield map_rows(log, items, spec, (TRAINING, VALIDATION), directory)
 
 
 @contextlib.contextmanager
@@ -232,18 +233,21 @@ class Validation:
         model: Its weights are read at each call.
         rows: All rows.
 
+    Attributes:
+        chosen: int64 [n], the validation rows among all.
+
     Raises:
         DataError: There are no validation rows.
     """
 
     def __init__(self, model: RankingModel, rows: RankingRows) -> None:
         self._model, self._heads = model, model.heads
-        self._chosen = rows_of(rows, VALIDATION, "validation")
+        self.chosen = rows_of(rows, VALIDATION, "validation")
         self._rows = rows
         self._outputs = compile_call(model, model.outputs_and_losses)
         self._batches = RankingBatches(
             rows,
-            self._chosen,
+            self.chosen,
             model.settings.training.batch_size,
             heads=model.heads,
             spec=model.spec,
@@ -255,7 +259,7 @@ class Validation:
     def inputs(self) -> dict[str, np.ndarray]:
         """Features of the validation rows, as the net takes them."""
         features = self._rows.features
-        return {name: features[name][self._chosen] for name in model_inputs(features)}
+        return {name: features[name][self.chosen] for name in model_inputs(features)}
 
     def calibration(self) -> Calibration:
         """Fit the factors on the expected seconds."""
@@ -274,7 +278,7 @@ class Validation:
         expected = values["expected_seconds"]
         if calibration is not None:
             expected = expected * calibration.factors_of(self.inputs)[:, 0]
-        completed, user = self._rows.completed[self._chosen], self._rows.user[self._chosen]
+        completed, user = self._rows.completed[self.chosen], self._rows.user[self.chosen]
         known = completed >= 0
         head_losses = dict(
             zip(self._heads.names, score[:, self._heads.num_outputs :].mean(axis=0), strict=True)
@@ -294,14 +298,14 @@ class Validation:
     def _score(self) -> np.ndarray:
         """Return raw outputs and losses of the heads: float32 [R, K + H]."""
         parts = [self._outputs(batch) for batch in self._batches.in_order()]
-        return np.concatenate(parts)[: len(self._chosen)]
+        return np.concatenate(parts)[: len(self.chosen)]
 
     def _values(self, score: np.ndarray) -> dict[str, np.ndarray]:
-        duration = duration_seconds(self._rows.features, self._model.spec)[self._chosen, 0]
+        duration = duration_seconds(self._rows.features, self._model.spec)[self.chosen, 0]
         return self._heads.values(score[:, : self._heads.num_outputs], duration)
 
     def _seconds(self) -> np.ndarray:
-        return self._rows.watch_ms[self._chosen] / 1000
+        return self._rows.watch_ms[self.chosen] / 1000
 
 
 def rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:
@@ -316,7 +320,7 @@ def rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:
         DataError: It has none of known watch time.
     """
     chosen = np.flatnonzero(rows.split == split)
-    if not (rows.watch_ms[chosen] >= 0).any():
+    if len(chosen) == 0:
         raise DataError(
             f"the {name} part of the log has no impression of known watch time, expected at least "
             f"one: look at the [split] section of the configuration, or set ranking.enabled = false"

@@ -22,6 +22,8 @@ from recsys.errors import ArtefactError
 MANIFEST = "manifest.json"
 STEP_FILE = "step.json"
 """What a pipeline run notes beside the artefact itself; no part of it, and never parsed with it."""
+MAX_MANIFEST_LENGTH = 16 << 20
+"""A manifest is read before anything vouches for it: a file takes about 100 characters."""
 UNFINISHED = "unfinished"
 """Subdirectory for what only a step under way needs: checkpoints, scratch files."""
 
@@ -115,23 +117,36 @@ def read_manifest(directory: Path, kind: str, format_number: int) -> dict:
     """
     path = directory / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(_read_manifest_text(path))
     except FileNotFoundError:
         raise ArtefactError(
             f"{directory}: expected a {kind} directory with a {MANIFEST}, found none; "
             f"run the step that writes it first"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path}: not readable as JSON ({error}); write it anew") from None
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtefactError(f"{directory}: expected a {kind} directory, found {found!r}")
+        raise ArtefactError(f"{directory}: expected a {kind} directory, found {found!r:.80}")
     if manifest.get("format") != format_number:
         raise ArtefactError(
-            f"{directory}: {kind} format {manifest.get('format')!r} is not the format "
+            f"{directory}: {kind} format {manifest.get('format')!r:.80} is not the format "
             f"{format_number} that this version reads; write it anew with this version"
         )
     return manifest
+
+
+def _read_manifest_text(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        text = file.read(MAX_MANIFEST_LENGTH + 1)
+    if len(text) > MAX_MANIFEST_LENGTH:
+        raise ArtefactError(
+            f"{path}: expected a manifest of at most {MAX_MANIFEST_LENGTH} characters, got more; "
+            f"write it anew"
+        )
+    return text
 
 
 def save_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -2,8 +2,9 @@
 
 A bundle is never changed after it is written. Its manifest holds the sha256 of every file, the
 hashes of what it was made from, and library versions; its id is the hash of the canonical
-manifest without id and signature. `load` verifies every byte before it parses any. Parts that may
-be absent do not change the format: a bundle made before there was `exploration/` is still read.
+manifest without id and signature. `load` verifies every byte before it parses any: see
+`recsys.verification`. Parts that may be absent do not change the format: a bundle made before there
+was `exploration/` is still read.
 
     manifest.json       format, hashes, parents, versions, data_until, validation metrics, id
     settings.json       the resolved configuration
@@ -24,39 +25,31 @@ be absent do not change the format: a bundle made before there was `exploration/
 import json
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from recsys.artefacts import (
-    MANIFEST,
-    canonical_json,
-    hash_file,
-    hash_json,
-    list_files,
-    read_manifest,
-    write_manifest,
-)
+from recsys.artefacts import MANIFEST, hash_json, write_manifest
 from recsys.candidates.user_tower import UserTower
 from recsys.data.catalogue import Catalogue
+from recsys.data.examples import ITEM_COUNTERS
 from recsys.data.prepared import Prepared
 from recsys.data.vocabulary import Vocabulary
-from recsys.errors import ArtefactError, BundleError
+from recsys.errors import ArtefactError, BundleError, ConfigError
 from recsys.exploration.predictor import Predictor
 from recsys.index.base import Index, load_index
 from recsys.ranking.items import ItemFeatures
 from recsys.ranking.ranker import Ranker
 from recsys.settings import RecsysSettings
+from recsys.verification import FORMAT, KIND, bundle_id_of, read_manifest, verify_bundle
 
-KIND = "bundle"
-FORMAT = 2
 NUM_POPULAR = 1000
+NUM_COUNTERS = len(ITEM_COUNTERS)
 SETTINGS = "settings.json"
 LIBRARIES = ("numpy", "onnxruntime", "pyarrow")
 
@@ -96,48 +89,30 @@ class Bundle:
     warmup_users: list[dict[str, Any]]
 
     @classmethod
-    def load(cls, directory: Path, *, public_key: Ed25519PublicKey | None = None) -> "Bundle":
+    def load(cls, directory: Path, *, trusted_keys: Sequence[Ed25519PublicKey] = ()) -> "Bundle":
         """Verify a bundle, then load it.
 
         Args:
             directory: The bundle.
-            public_key: Demand a signature by its owner.
+            trusted_keys: Demand a signature by one of them; without any, none is looked at.
 
         Raises:
             BundleError: The directory is no bundle, of an unknown format, incomplete, altered,
                 or not signed as demanded.
         """
-        manifest = verify_bundle(directory, public_key=public_key)
+        manifest = verify_bundle(directory, trusted_keys=trusted_keys)
         try:
-            return _parse(directory, manifest)
-        except (ArtefactError, OSError, ValueError, KeyError) as error:
+            bundle = _parse(directory, manifest)
+            _check_sizes(bundle)
+        except ConfigError:  # what is missing is on this machine, not in the bundle
+            raise
+        except ArtefactError as error:
             raise BundleError(f"{directory}: verified, but not readable: {error}") from error
-
-
-def verify_bundle(directory: Path, *, public_key: Ed25519PublicKey | None = None) -> dict[str, Any]:
-    """Check a bundle's manifest, id, signature and every file; return the manifest.
-
-    Raises:
-        BundleError: With the name of the first thing that is wrong.
-    """
-    try:
-        manifest = read_manifest(directory, KIND, FORMAT)
-    except ArtefactError as error:
-        raise BundleError(str(error)) from None
-    if manifest.get("bundle_id") != bundle_id_of(manifest):
-        raise BundleError(
-            f"{directory / MANIFEST}: does not match its own bundle_id, so it was altered; copy "
-            f"the bundle anew"
-        )
-    if public_key is not None:
-        _check_signature(directory, manifest, public_key)
-    _check_files(directory, manifest["files"])
-    return manifest
-
-
-def bundle_id_of(manifest: Mapping[str, Any]) -> str:
-    """Return the hash of a manifest without its id and signature."""
-    return hash_json(_signed_part(manifest))
+        except Exception as error:  # every parser has errors of its own
+            raise BundleError(
+                f"{directory}: verified, but not readable: {error!r}; make the bundle anew"
+            ) from error
+        return bundle
 
 
 def write_bundle(
@@ -151,7 +126,6 @@ def write_bundle(
     warmup_users: list[dict[str, Any]],
     parents: Mapping[str, str],
     metrics: Mapping[str, Any],
-    private_key: Ed25519PrivateKey | None = None,
 ) -> dict[str, Any]:
     """Assemble a bundle into an empty directory and return its manifest.
 
@@ -165,7 +139,6 @@ def write_bundle(
         warmup_users: JSON-able user states.
         parents: Step -> identity of what this bundle was made from.
         metrics: Validation metrics by stage.
-        private_key: Signs the manifest.
     """
     prepared.catalogue.save(target / "catalogue")
     for name, vocabulary in prepared.vocabularies.items():
@@ -189,37 +162,8 @@ def write_bundle(
         metrics=dict(metrics),
     )
     manifest["bundle_id"] = bundle_id_of(manifest)
-    if private_key is not None:
-        manifest["signature"] = private_key.sign(canonical_json(_signed_part(manifest))).hex()
     _write_json(target / MANIFEST, manifest)
     return manifest
-
-
-def _signed_part(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in manifest.items() if key not in ("bundle_id", "signature")}
-
-
-def _check_signature(
-    directory: Path, manifest: Mapping[str, Any], public_key: Ed25519PublicKey
-) -> None:
-    try:
-        signature = bytes.fromhex(manifest.get("signature", ""))
-        public_key.verify(signature, canonical_json(_signed_part(manifest)))
-    except (InvalidSignature, ValueError):
-        raise BundleError(
-            f"{directory}: not signed by the expected key; sign it when it is made, or start the "
-            f"server with the key that it was signed with"
-        ) from None
-
-
-def _check_files(directory: Path, hashes: Mapping[str, str]) -> None:
-    present = {str(path) for path in list_files(directory)}
-    for name in sorted(present ^ set(hashes)):
-        fault = "is missing" if name in hashes else "is not in the manifest"
-        raise BundleError(f"{directory}: file {name!r} {fault}; copy the bundle anew")
-    for name, expected in sorted(hashes.items()):
-        if hash_file(directory / name) != expected:
-            raise BundleError(f"{directory}: file {name!r} was altered; copy the bundle anew")
 
 
 def read_settings(directory: Path) -> RecsysSettings:
@@ -228,10 +172,10 @@ def read_settings(directory: Path) -> RecsysSettings:
     Raises:
         BundleError: The directory is no bundle, or of another format.
     """
+    read_manifest(directory)
     try:
-        read_manifest(directory, KIND, FORMAT)
         return RecsysSettings.model_validate_json((directory / SETTINGS).read_text())
-    except (ArtefactError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise BundleError(f"{directory}: its settings cannot be read: {error}") from None
 
 
@@ -261,6 +205,38 @@ def _parse(directory: Path, manifest: dict[str, Any]) -> Bundle:
         process=Predictor.load(directory / "exploration") if ranked and drawn else None,
         warmup_users=json.loads((directory / "warmup.json").read_text()),
     )
+
+
+def _check_sizes(bundle: Bundle) -> None:
+    """Refuse parts that do not belong together: otherwise a request would find that out."""
+    num_items, num_vectors = len(bundle.catalogue), len(bundle.item_vectors)
+    num_trained, features = bundle.catalogue.num_trained, bundle.item_features
+    for what, found, expected in (
+        ("rows of catalogue/items.parquet", bundle.catalogue.table.num_rows, num_items),
+        ("shape of watch_counts.npy", bundle.catalogue.watch_counts.shape, (num_items,)),
+        ("shape of item_counters.npy", bundle.item_counters.shape, (num_items, NUM_COUNTERS)),
+        ("lengths of item_features", _lengths(features), {num_items}),
+        ("dimensions of item_vectors.npy", bundle.item_vectors.ndim, 2),
+        ("vectors in the index", len(bundle.index), num_vectors),
+        ("dimensions of popular.npy", bundle.popular.ndim, 1),
+    ):
+        if found != expected:
+            raise ArtefactError(f"{what}: expected {expected}, found {found}")
+    for what, low, values, high in (
+        ("trained items", 0, np.array([num_trained]), num_vectors),
+        ("item vectors", num_trained, np.array([num_vectors]), num_items),
+        ("rows in popular.npy", 0, bundle.popular, num_items - 1),
+        ("codes in item_features/code.npy", 0, features.code, num_items),
+        ("item_features/channel.npy", -1, features.channel, features.num_channels - 1),
+    ):
+        if len(values) and not low <= int(values.min()) <= int(values.max()) <= high:
+            raise ArtefactError(f"{what}: expected {low} to {high}, found others")
+
+
+def _lengths(features: ItemFeatures) -> set[int]:
+    every = [*features.codes.values(), *features.numeric.values(), features.code]
+    every += [features.duration_ms, features.upload_time, features.channel, features.topics]
+    return {len(values) for values in every}
 
 
 def _load(path: Path) -> np.ndarray:

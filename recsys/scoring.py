@@ -1,7 +1,7 @@
 """The ranking stage of a request: features of its candidates, what the heads say, a score."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Scored:
     score: np.ndarray
     seconds: np.ndarray
     features: list[dict[str, float | str]]
-    inputs: dict[str, np.ndarray]
+    inputs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Scoring:
@@ -92,6 +92,9 @@ class Scoring:
         inputs_kept: np.ndarray,
     ) -> list[Scored]:
         chosen = [candidates[position] for position in positions]
+        if not any(len(each.rows) for each in chosen):  # the net takes one candidate at least
+            nothing = np.zeros(0, np.float32)
+            return [Scored(nothing, nothing, []) for _ in chosen]
         features = self._features(users, chosen, positions)
         values = self._ranker.score(features)
         seconds = values["expected_seconds"]

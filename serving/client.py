@@ -18,6 +18,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from serving.addresses import is_loopback
 from serving.v1 import recommender_pb2, recommender_pb2_grpc
 
 MAX_MESSAGE_BYTES = 16 << 20
@@ -45,17 +46,27 @@ class RecommenderClient:
     Args:
         target: `host:port`.
         timeout_seconds: Deadline of each call, its retries included.
+        tls: For a server with TLS, see `serving.tls.channel_credentials`.
+        token: For a server that asks for one. Without TLS it goes to this machine only: on a
+            network anybody on the way could read it.
+
+    Raises:
+        ValueError: A token would be sent unencrypted to another machine.
     """
 
-    def __init__(self, target: str, *, timeout_seconds: float = 1.0) -> None:
-        self._timeout = timeout_seconds
-        self._channel = grpc.insecure_channel(
-            target,
-            options=[
-                ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ],
-        )
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout_seconds: float = 1.0,
+        tls: grpc.ChannelCredentials | None = None,
+        token: str = "",
+    ) -> None:
+        if token and tls is None and not is_loopback(target.rpartition(":")[0]):
+            raise ValueError(f"expected TLS to send a token to {target}, which is another machine")
+        header = (("authorization", f"Bearer {token}"),) if token else ()
+        self._options: dict[str, Any] = {"timeout": timeout_seconds, "metadata": header}
+        self._channel = open_channel(target, tls)
         self._stub = recommender_pb2_grpc.RecommenderServiceStub(self._channel)
 
     def __enter__(self) -> "RecommenderClient":
@@ -96,23 +107,34 @@ class RecommenderClient:
         """
         fields.setdefault("request_id", str(uuid4()))
         message = recommender_pb2.RecommendItemsRequest(user_id=user_id, **fields)
-        return self._stub.RecommendItems(message, timeout=self._timeout)
+        return self._stub.RecommendItems(message, **self._options)
 
     def find_similar_items(self, item_id: str, item_count: int = 0) -> Any:
         """Return a `FindSimilarItemsResponse`; 0 items takes the server's default."""
         message = recommender_pb2.FindSimilarItemsRequest(item_id=item_id, item_count=item_count)
-        return self._stub.FindSimilarItems(message, timeout=self._timeout)
+        return self._stub.FindSimilarItems(message, **self._options)
 
     def record_events(self, user_id: str, events: Sequence[Any]) -> Any:
         """Store events of a user, durably; return a `RecordEventsResponse`."""
         message = recommender_pb2.RecordEventsRequest(
             request_id=str(uuid4()), user_id=user_id, events=events
         )
-        return self._stub.RecordEvents(message, timeout=self._timeout)
+        return self._stub.RecordEvents(message, **self._options)
 
     def get_bundle(self) -> Any:
         """Return the `Bundle` that answers now."""
-        return self._stub.GetBundle(recommender_pb2.GetBundleRequest(), timeout=self._timeout)
+        return self._stub.GetBundle(recommender_pb2.GetBundleRequest(), **self._options)
+
+
+def open_channel(target: str, tls: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """Return a channel as `RecommenderClient` uses one: with its retries and limits."""
+    options = [
+        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ]
+    if tls is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, tls, options=options)
 
 
 def impression(item_id: str, *, event_id: str = "", moment: int | None = None) -> Any:

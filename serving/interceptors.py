@@ -1,9 +1,11 @@
-"""What happens round every call: parsing, deadline, status of errors, metrics, one log line."""
+"""What happens round every call: who may, parsing, deadline, status of errors, and what is left
+behind: metrics, a span, one log line."""
 
 import hashlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -13,25 +15,50 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
+from serving.access import Access
 from serving.checks import MAX_REQUEST_ID_LENGTH
 from serving.metrics import Metrics
-from serving.status import DeadlineError, MalformedError, status_of
+from serving.status import DeadlineError, MalformedError, reason_of, status_of
+from serving.tracing import CallSpan, Tracing, trace_headers, trace_id_of
 
 PACKAGE = "/recsys.v1."
+REFLECTION = "/grpc.reflection."
 USER_HASH_BYTES = 8
 
 
+@dataclass
+class _Call:
+    """One call while it is answered."""
+
+    method: str
+    trace_id: str
+    span: CallSpan | None
+    request_id: str = field(default_factory=lambda: str(uuid4()))
+    started: float = field(default_factory=time.perf_counter)
+
+
 class CallInterceptor(grpc.ServerInterceptor):
-    """Wraps the calls of this project's services; health and reflection pass untouched.
+    """Wraps the calls of this project's services. Reflection is only asked who calls; health
+    passes untouched, so that probes need no token.
 
     Args:
         metrics: Counts every call.
         logger: Gets one event a call, `call`, with what was bound to the context meanwhile.
-        log_key: Secret under which user ids are hashed in the log.
+        log_key: Secret under which user ids are hashed in the log; None leaves them out.
+        access: Says who may call.
+        tracing: Gets a span of every call; None for no spans.
     """
 
-    def __init__(self, metrics: Metrics, logger: Any, log_key: bytes) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        logger: Any,
+        log_key: bytes | None,
+        access: Access,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._metrics, self._logger, self._log_key = metrics, logger, log_key
+        self._access, self._tracing = access, tracing
 
     def intercept_service(
         self,
@@ -41,11 +68,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         """Return the handler of a call, wrapped."""
         handler = continuation(handler_call_details)
         method = handler_call_details.method
+        if handler is not None and method.startswith(REFLECTION):
+            return self._admitted_stream(handler)
         if handler is None or not method.startswith(PACKAGE):
             return handler
 
         def answer(packed: bytes, context: grpc.ServicerContext) -> Message:
-            return self._answer(handler, method.rpartition("/")[2], packed, context)
+            return self._answer(handler, method.removeprefix("/"), packed, context)
 
         # Parsing is done here, so that bytes which are no message get a status of their own.
         return grpc.unary_unary_rpc_method_handler(
@@ -53,50 +82,77 @@ class CallInterceptor(grpc.ServerInterceptor):
         )
 
     def _answer(
-        self, handler: Any, method: str, packed: bytes, context: grpc.ServicerContext
+        self, handler: Any, path: str, packed: bytes, context: grpc.ServicerContext
     ) -> Message:
-        started = time.perf_counter()
-        request_id = str(uuid4())
+        call = self._begin(path, context)
         status = None
         try:
+            caller = self._access.identify(context)
+            structlog.contextvars.bind_contextvars(client=caller.name)
+            self._access.admit(caller, call.method)
             message = _parse(handler.request_deserializer, packed)
             # One too long is refused by the servicer, and is not repeated to anybody.
-            request_id = _field(message, "request_id")[:MAX_REQUEST_ID_LENGTH] or request_id
-            structlog.contextvars.bind_contextvars(user=self._hash(_field(message, "user_id")))
+            call.request_id = (
+                _field(message, "request_id")[:MAX_REQUEST_ID_LENGTH] or call.request_id
+            )
+            self._bind_user(_field(message, "user_id"))
             _check_deadline(context)
             return handler.unary_unary(message, context)
         except Exception as error:  # the outermost: whatever it is, the caller gets a status
-            status = status_of(error, request_id)
-            self._log_error(error, status)
+            status = status_of(error, call.request_id)
+            self._note_error(call, error, status)
         finally:
-            self._finish(method, status, request_id, time.perf_counter() - started)
+            self._finish(call, code_name(status.code) if status else "OK")
         return context.abort_with_status(rpc_status.to_status(status))
 
-    def _finish(
-        self, method: str, status: status_pb2.Status | None, request_id: str, seconds: float
-    ) -> None:
-        code = code_name(status.code) if status else "OK"
-        self._metrics.count_request(method, code, seconds)
-        self._logger.info(
-            "call",
-            method=method,
-            code=code,
-            request_id=request_id,
-            milliseconds=round(seconds * 1000, 3),
-            **structlog.contextvars.get_contextvars(),
-        )
+    def _begin(self, path: str, context: grpc.ServicerContext) -> _Call:
+        headers = trace_headers(context.invocation_metadata() or ())
+        span = self._tracing.start(path, headers) if self._tracing else None
+        trace_id = span.trace_id if span else trace_id_of(headers)
+        call = _Call(path.rpartition("/")[2], trace_id, span)
+        self._metrics.begin_request(call.method)
+        return call
 
-    def _log_error(self, error: Exception, status: status_pb2.Status) -> None:
+    def _finish(self, call: _Call, code: str) -> None:
+        seconds = time.perf_counter() - call.started
+        self._metrics.count_request(call.method, code, seconds)
+        facts = {"request_id": call.request_id, **structlog.contextvars.get_contextvars()}
+        if call.trace_id:
+            facts["trace_id"] = call.trace_id
+        self._logger.info(
+            "call", method=call.method, code=code, milliseconds=round(seconds * 1000, 3), **facts
+        )
+        if call.span is not None:
+            call.span.end(code, facts)
+
+    def _note_error(self, call: _Call, error: Exception, status: status_pb2.Status) -> None:
+        reason = reason_of(error)
+        self._metrics.count_error(call.method, reason)
+        structlog.contextvars.bind_contextvars(reason=reason)
         if code_name(status.code) == "INTERNAL":
-            self._logger.error("failure", exc_info=error)
+            self._logger.error("failure", request_id=call.request_id, exc_info=error)
         else:
             structlog.contextvars.bind_contextvars(error=status.message)
 
-    def _hash(self, user_id: str) -> str:
-        if not user_id:
-            return ""
+    def _admitted_stream(self, handler: Any) -> Any:
+        def answer(requests: Iterator[Message], context: grpc.ServicerContext) -> Iterator[Message]:
+            try:
+                self._access.admit(self._access.identify(context))
+            except Exception as error:  # as above
+                status = status_of(error, str(uuid4()))
+                context.abort_with_status(rpc_status.to_status(status))
+            yield from handler.stream_stream(requests, context)
+
+        return grpc.stream_stream_rpc_method_handler(
+            answer, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _bind_user(self, user_id: str) -> None:
+        if self._log_key is None:
+            return
         digest = hmac.digest(self._log_key, user_id.encode(), hashlib.sha256)
-        return digest[:USER_HASH_BYTES].hex()
+        hashed = digest[:USER_HASH_BYTES].hex() if user_id else ""
+        structlog.contextvars.bind_contextvars(user=hashed)
 
 
 def code_name(number: int) -> str:

@@ -34,6 +34,8 @@ from serving.store import (
 FORMAT = b"1"
 MAP_BYTES = 64 << 30
 """Address space, not disk: the file grows as it is filled."""
+FILE_MODE = 0o600
+"""Who watched what is nobody else's business on this machine."""
 IMPORT_BATCH = 1_000
 USER_HASH_BYTES, EVENT_HASH_BYTES = 16, 12
 MOMENT = struct.Struct(">Q")
@@ -52,8 +54,10 @@ class LmdbStore:
 
     def __init__(self, directory: Path) -> None:
         with _state_errors(f"{directory}: cannot be opened"):
-            directory.mkdir(parents=True, exist_ok=True)
-            self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=5)
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._environment = lmdb.open(
+                str(directory), map_size=MAP_BYTES, max_dbs=5, mode=FILE_MODE
+            )
             names = (b"users", b"log", b"keys", b"blocked", b"about")
             tables = [self._environment.open_db(name) for name in names]
         self._users, self._log, self._keys, self._blocked, self._about = tables
@@ -144,6 +148,12 @@ class LmdbStore:
                 keys = (key for key, _ in _items_from(transaction, self._blocked, b""))
                 self._blocked_cache = (version, frozenset(key.decode() for key in keys))
         return self._blocked_cache[1]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many users, logged events and blocked items there are."""
+        tables = {"users": self._users, "events": self._log, "blocked items": self._blocked}
+        with self._transaction() as transaction:
+            return {name: transaction.stat(table)["entries"] for name, table in tables.items()}
 
     def block_items(self, item_ids: Collection[str]) -> int:
         """Block items."""

@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from recsys.artefacts import MANIFEST, read_manifest
-from recsys.bundle import FORMAT, KIND, Bundle
-from recsys.errors import ArtefactError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from recsys.artefacts import MANIFEST
+from recsys.bundle import Bundle
+from recsys.errors import BundleError
 from recsys.recommender import Recommender
 from recsys.requests import Request
 from recsys.state import UserEvents, UserState
 from recsys.state_files import state_from_json
+from recsys.verification import read_manifest
 from serving.merging import StoredSearch
 from serving.metrics import Metrics
 from serving.status import NotFoundError, NotReadyError, PreconditionError
@@ -28,13 +31,23 @@ EVENT_LOG_SECONDS = 30 * 86_400
 going back to a bundle is exact for as long."""
 
 
-def load_recommender(directory: Path) -> Recommender:
+def load_recommender(
+    directory: Path, *, trusted_keys: Sequence[Ed25519PublicKey] = ()
+) -> Recommender:
     """Verify and load the bundle in a directory.
 
+    Args:
+        directory: The bundle.
+        trusted_keys: Demand a signature by one of them.
+
     Raises:
-        BundleError: It is broken, altered, or of another format.
+        BundleError: It is broken, altered, of another format, or not signed as demanded.
     """
-    return Recommender(Bundle.load(directory))
+    bundle = Bundle.load(directory, trusted_keys=trusted_keys)
+    try:
+        return Recommender(bundle)
+    except Exception as error:  # unsigned, its arrays may hold anything
+        raise BundleError(f"{directory}: cannot be served: {error!r}; make it anew") from error
 
 
 class Bundles:
@@ -76,10 +89,11 @@ class Bundles:
         with self._swapping:
             started = time.perf_counter()
             fresh = self._load(directory)
-            self._warm(fresh)
+            self._warm(fresh, directory)
             self._swap(fresh, counted=False)
             self._shelf = directory.resolve().parent
-            self._metrics.show_bundle(fresh.bundle_id, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._metrics.show_bundle(fresh.bundle_id, fresh.data_until, seconds)
             return fresh
 
     def activate(self, bundle_id: str) -> Recommender:
@@ -97,8 +111,9 @@ class Bundles:
             if self._previous is None:
                 raise PreconditionError("no bundle answered before this one; activate one instead")
             self._swap(self._previous, counted=True)
-            self._metrics.show_bundle(self.current().bundle_id, 0.0)
-            return self.current()
+            back = self.current()
+            self._metrics.show_bundle(back.bundle_id, back.data_until, 0.0)
+            return back
 
     def listing(self) -> list[tuple[str, int]]:
         """Return id and data_until of the bundles beside the active one, by id."""
@@ -144,17 +159,22 @@ class Bundles:
                     fresh.count_events(events)
             self._previous, self._active = self._active, fresh
 
-    def _warm(self, recommender: Recommender) -> None:
-        users = [state_from_json(value) for value in recommender.bundle.warmup_users]
-        for user in users or [UserState("")]:
-            recommender.recommend([Request(user=user, now=self._clock())])
+    def _warm(self, recommender: Recommender, directory: Path) -> None:
+        try:
+            users = [state_from_json(value) for value in recommender.bundle.warmup_users]
+            for user in users or [UserState("")]:
+                recommender.recommend([Request(user=user, now=self._clock())])
+        except Exception as error:  # as above
+            raise BundleError(
+                f"{directory}: cannot answer its warm-up users: {error!r}; make it anew"
+            ) from error
 
     def _directories(self) -> list[tuple[str, int, Path]]:
         found = []
         for manifest in sorted(self._shelf.glob(f"*/{MANIFEST}")) if self._shelf else []:
             try:
-                content = read_manifest(manifest.parent, KIND, FORMAT)
-            except ArtefactError:
+                content = read_manifest(manifest.parent)
+            except BundleError:
                 continue  # something else lies there, or a format that cannot be served
             found.append((content["bundle_id"], content["data_until"], manifest.parent))
         return found

@@ -28,14 +28,19 @@ from serving.interceptors import CallInterceptor
 from serving.lmdb_store import LmdbStore
 from serving.metrics import Metrics
 from serving.pages import Rankings
-from serving.reload import Bundles, Load, load_recommender
+from serving.protection import check_exposure, log_key_of, new_access, new_load, read_credentials
+from serving.reload import Bundles, Load
 from serving.servicer import RecommenderServicer
+from serving.settings import ServerSettings
 from serving.store import MemoryStore, StateStore
+from serving.tracing import Tracing, new_tracing
 from serving.v1 import admin_pb2, admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
 
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_WAITING_CALLS = 512
 """Calls accepted at once; further ones are RESOURCE_EXHAUSTED at once instead of late."""
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""A connection that says nothing is closed after this; gRPC would wait two minutes."""
 RECOMMENDER_SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["RecommenderService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 LOG_KEY_FILE = "log.key"
@@ -46,14 +51,15 @@ class ServerOptions:
     """How a server listens.
 
     Args:
-        host: Address to listen on. Calls are neither authenticated nor encrypted: keep it
-            behind something that does both before it leaves the machine.
+        host: Address to listen on. One that others reach is refused unless calls are encrypted
+            and callers known, or `settings.open_to_network` says that it is all right.
         port: 0 takes a free one.
         threads: Calls worked on at once.
         reuse_port: Share the port with other servers (SO_REUSEPORT).
         admin: Also register `AdminService`.
         metrics_port: Port of the Prometheus endpoint on loopback; None for none.
         grace_seconds: How long a stop waits for calls in flight.
+        settings: Who may reach it, and what it tells of itself.
     """
 
     host: str = "127.0.0.1"
@@ -63,6 +69,7 @@ class ServerOptions:
     admin: bool = False
     metrics_port: int | None = None
     grace_seconds: float = 10.0
+    settings: ServerSettings = ServerSettings()
 
 
 def system_clock() -> int:
@@ -77,12 +84,14 @@ class RecsysServer:
         store: Users' state; closed by `stop`.
         options: How to listen.
         clock: Returns microseconds since the epoch.
-        load: Makes a recommender of a bundle's directory.
+        load: Makes a recommender of a bundle's directory; None demands a signature by one of the
+            settings' trusted keys, if there are any.
         logger: Gets one event a call, see `new_logger`.
         log_key: Secret under which user ids are hashed in the log.
+        tracing: Gets spans; None makes it as the settings say.
 
     Raises:
-        ConfigError: The address cannot be listened on.
+        ConfigError: The address cannot be listened on, or one of the settings' files is wrong.
     """
 
     def __init__(
@@ -91,16 +100,29 @@ class RecsysServer:
         options: ServerOptions,
         *,
         clock: Callable[[], int] = system_clock,
-        load: Load = load_recommender,
+        load: Load | None = None,
         logger: Any = None,
         log_key: bytes | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
+        settings = options.settings
+        check_exposure(options.host, settings)
+        credentials = read_credentials(settings, clock())
+        logger = logger or new_logger(sys.stderr)
+        access = new_access(settings, clock, logger)
         self.metrics = Metrics()
-        self.bundles = Bundles(store, self.metrics, clock, load)
+        self.bundles = Bundles(store, self.metrics, clock, load or new_load(settings))
         self._store, self._options = store, options
+        if tracing is None and settings.tracing:
+            tracing = new_tracing(settings.tracing, logger)
+        self._tracing = tracing
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="call")
         interceptor = CallInterceptor(
-            self.metrics, logger or new_logger(sys.stderr), log_key or secrets.token_bytes(32)
+            self.metrics,
+            logger,
+            log_key_of(settings, log_key or secrets.token_bytes(32)),
+            access,
+            tracing,
         )
         self._server = grpc.server(
             self._pool,
@@ -111,7 +133,7 @@ class RecsysServer:
         self._health = health.HealthServicer()
         self._services = [RECOMMENDER_SERVICE] + [ADMIN_SERVICE] * options.admin
         self._register(store, clock)
-        self.port = _listen(self._server, options)
+        self.port = _listen(self._server, options, credentials)
         self._metrics_endpoint: Any = None
 
     def start(self) -> None:
@@ -144,6 +166,8 @@ class RecsysServer:
             endpoint.shutdown()
             endpoint.server_close()
             thread.join()
+        if self._tracing is not None:
+            self._tracing.close()
         self._store.close()
         return time.perf_counter() - started
 
@@ -167,7 +191,7 @@ def serve(
     state_directory: Path | None,
     options: ServerOptions,
     *,
-    load: Load = load_recommender,
+    load: Load | None = None,
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT; prints when it is ready and when it has stopped.
 
@@ -175,11 +199,11 @@ def serve(
         bundle_directory: The bundle; those beside it can be activated instead.
         state_directory: The store, made if it does not exist. None keeps state in memory only.
         options: How to listen.
-        load: Makes a recommender of a bundle's directory.
+        load: As `RecsysServer` takes it.
 
     Raises:
         BundleError: The bundle is refused.
-        ConfigError: The address cannot be listened on.
+        ConfigError: The address cannot be listened on, or one of the settings' files is wrong.
         StateError: The store cannot be opened.
     """
     started = time.perf_counter()
@@ -210,7 +234,7 @@ def new_logger(stream: TextIO) -> Any:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(sort_keys=True),
         ],
         wrapper_class=structlog.BoundLogger,
     )
@@ -231,13 +255,19 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
         # On by default in gRPC: two servers would silently share a port.
         ("grpc.so_reuseport", int(options.reuse_port)),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
     ]
 
 
-def _listen(server: grpc.Server, options: ServerOptions) -> int:
+def _listen(
+    server: grpc.Server, options: ServerOptions, credentials: grpc.ServerCredentials | None
+) -> int:
     address = f"{options.host}:{options.port}"
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError:
         port = 0
     if port == 0:

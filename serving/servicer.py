@@ -131,7 +131,7 @@ class RecommenderServicer:
         return self._last_blocked
 
     def _note(self, answer: Recommendation, bundle_id: str) -> None:
-        self._metrics.count_answer(answer)
+        self._metrics.count_answer(answer, bundle_id)
         bind_contextvars(
             bundle=bundle_id,
             items=len(answer.items),

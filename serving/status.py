@@ -1,6 +1,7 @@
 """The errors of the edge, and the one table from errors to gRPC statuses (AIP-193)."""
 
 from collections.abc import Mapping
+from math import ceil
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -16,6 +17,35 @@ RETRY_SECONDS = 1
 
 class NotFoundError(RecsysError):
     """What a request names does not exist here."""
+
+
+class TokenMissingError(RecsysError):
+    """A call came without a token where one is asked for."""
+
+
+class TokenUnknownError(RecsysError):
+    """A call came with a token that nobody was given."""
+
+
+class TokenExpiredError(RecsysError):
+    """A call came with a token whose time is over."""
+
+
+class PermissionDeniedError(RecsysError):
+    """Who calls is known, but may not call this."""
+
+
+class RateLimitError(RecsysError):
+    """A caller calls too often.
+
+    Args:
+        message: What is wrong.
+        retry_seconds: When the next call will be taken.
+    """
+
+    def __init__(self, message: str, retry_seconds: float) -> None:
+        super().__init__(f"{message}, the next call in {retry_seconds:.3f} s")
+        self.retry_seconds = retry_seconds
 
 
 class DeadlineError(RecsysError):
@@ -48,6 +78,11 @@ STATUSES: Mapping[type[RecsysError], tuple[grpc.StatusCode, str]] = {
     PageTokenError: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"),
     RequestIdError: (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED"),
     RequestError: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
+    TokenMissingError: (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING"),
+    TokenUnknownError: (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_UNKNOWN"),
+    TokenExpiredError: (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED"),
+    PermissionDeniedError: (grpc.StatusCode.PERMISSION_DENIED, "METHOD_NOT_ALLOWED"),
+    RateLimitError: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS"),
     NotFoundError: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     DeadlineError: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PAST"),
     NotReadyError: (grpc.StatusCode.UNAVAILABLE, "NOT_READY"),
@@ -79,6 +114,11 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
     return status
 
 
+def reason_of(error: Exception) -> str:
+    """Return the reason of an error's status, one of few: good for a label."""
+    return _classify(error)[1]
+
+
 def _classify(error: Exception) -> tuple[grpc.StatusCode, str]:
     for kind, status in STATUSES.items():
         if isinstance(error, kind):
@@ -97,7 +137,11 @@ def _details(
             field=error.field, description=error.description, reason=reason
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    delay = Duration()
     if code is grpc.StatusCode.UNAVAILABLE:
-        delay = Duration(seconds=RETRY_SECONDS)
+        delay.FromSeconds(RETRY_SECONDS)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    elif isinstance(error, RateLimitError):
+        delay.FromMicroseconds(ceil(error.retry_seconds * 1e6))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     return details

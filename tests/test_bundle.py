@@ -4,13 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pipelines import make_bundle
 from pipelines.config import load_settings
 from pipelines.paths import RunPaths
-from recsys.artefacts import canonical_json
-from recsys.bundle import Bundle, bundle_id_of, verify_bundle
+from recsys.bundle import Bundle
 from recsys.errors import BundleError
 
 
@@ -75,19 +73,6 @@ def test_other_artefact_is_no_bundle(tiny_run):
         Bundle.load(tiny_run / "prepared")
     with pytest.raises(BundleError, match=r"manifest\.json"):
         Bundle.load(tiny_run / "nowhere")
-
-
-def test_signature_is_demanded_with_a_key(copy):
-    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    with pytest.raises(BundleError, match="not signed"):
-        verify_bundle(copy, public_key=key.public_key())
-    manifest = json.loads((copy / "manifest.json").read_text())
-    part = {name: value for name, value in manifest.items() if name != "bundle_id"}
-    signed = change_manifest(copy, signature=key.sign(canonical_json(part)).hex())
-    assert bundle_id_of(signed) == signed["bundle_id"]
-    verify_bundle(copy, public_key=key.public_key())
-    with pytest.raises(BundleError, match="not signed"):
-        verify_bundle(copy, public_key=other.public_key())
 
 
 def test_same_inputs_give_the_same_bytes(tiny_run, tmp_path):

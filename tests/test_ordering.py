@@ -221,7 +221,8 @@ def test_bundle_without_its_process_is_refused_by_name(tiny_bundle, tmp_path):
 def test_nothing_is_drawn_from_no_candidates(policy, recommenders, requests):
     nothing = replace(requests[0], item_filter=ItemFilter(max_duration_ms=0))
     answer, other = recommenders[policy].recommend([nothing, requests[1]])
-    assert answer.items == ()
+    alone = recommenders[policy].recommend([nothing])[0]
+    assert answer.items == alone.items == ()
     assert answer.degraded_stages == other.degraded_stages == ()
     assert None not in propensities(other)
 

@@ -130,6 +130,15 @@ def test_filter_is_exact_and_unknown_value_refused(recommender, bundle):
         recommender.recommend([wrong])
 
 
+def test_filter_that_leaves_nothing_gives_an_empty_answer_and_no_failure(recommender, states):
+    nothing = ItemFilter(max_duration_ms=0)
+    requests = [ask(recommender, state, item_filter=nothing) for state in states[:2]]
+    for answer in recommender.recommend(requests):
+        assert (answer.items, answer.failures) == ((), {})
+    mixed = recommender.recommend([*requests, ask(recommender, states[2])])
+    assert [len(answer.items) for answer in mixed] == [0, 0, 20]
+
+
 def test_history_and_context_change_the_answer(recommender, states):
     empty = recommender.recommend([ask(recommender, UserState("nobody"))])[0]
     known = recommender.recommend([ask(recommender, states[0], seen_removed=False)])[0]

@@ -15,7 +15,6 @@ from recsys.data.timelines import Timelines, watch_histories
 from recsys.exploration.features import PADDING
 from recsys.ranking.features import Queries, ranking_features
 from recsys.ranking.items import ItemFeatures
-from recsys.ranking.rows import is_taken
 from recsys.ranking.spec import FeatureSpec
 
 CHUNK = 8192
@@ -117,7 +116,7 @@ def _joined_timelines(prepared: Prepared) -> Timelines:
 
 def _of_shard(shard: Shard, splits: Collection[int]) -> dict[str, np.ndarray]:
     examples = shard.ranking
-    chosen = is_taken(examples, splits, with_unknown_watch=False)
+    chosen = np.isin(examples.split, list(splits))
     arrays: dict[str, np.ndarray] = {}
     for field in fields(examples):
         value = getattr(examples, field.name)

@@ -67,7 +67,7 @@ class TrainingHistory:
 
     Args:
         epochs: In order.
-        best_epoch: Whose weights the model has.
+        best_epoch: Whose weights the model has: the best, or the last if that is asked for.
         stop: Why it ended.
     """
 
@@ -244,7 +244,7 @@ class _Run:
         )
 
     def end_epoch(self, metrics: dict[str, float], monitor: str, larger_is_better: bool) -> None:
-        """Record the epoch, keep its weights if they are the best, decide whether to stop."""
+        """Record the epoch, keep its weights if they are to be kept, decide whether to stop."""
         sums, self.sums = self.sums, _Sums(began_at=self._elapsed())
         rate = sums.examples / max(sums.step_seconds, 1e-9)
         seconds = self._elapsed() - sums.began_at
@@ -252,7 +252,8 @@ class _Run:
         self.epochs.append(epoch)
         best = self.epochs[self.best_epoch].metrics if self.best_epoch >= 0 else None
         sign = 1 if larger_is_better else -1
-        if not best or not metrics or sign * metrics[monitor] > sign * best[monitor]:
+        keeps_all = not metrics or self.settings.keep == "last"
+        if not best or keeps_all or sign * metrics[monitor] > sign * best[monitor]:
             self.best_epoch = epoch.epoch
             self.best_weights = list(read_variables(self.model.trainable_variables))
         self.stop = self._reason_to_stop()

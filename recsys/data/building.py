@@ -112,20 +112,13 @@ def ranking_examples(
 ) -> tuple[RankingExamples, np.ndarray]:
     """Make an example of every impression whose watch time is known; counters are still zero.
 
-    If the settings ask for them, training impressions of which only the completion is known come
-    with them. The moment of an example is that of its request: who asks for a page has seen nothing
-    of it yet.
+    Its moment is that of its request: who asks for a page has seen nothing of it yet.
 
     Returns:
         The examples, and int64 [N], their positions in the timelines.
     """
-    completed = _completed(log, timelines, settings.completion_column)
-    known = timelines.watch_ms >= 0
-    if settings.max_unknown_watch_ratio > 0:
-        known |= (completed >= 0) & (log.split == TRAINING)
-    chosen = np.flatnonzero(
-        known & timelines.is_impression & (timelines.item >= 0) & settings.enabled
-    )
+    known = timelines.is_impression & (timelines.watch_ms >= 0) & (timelines.item >= 0)
+    chosen = np.flatnonzero(known & settings.enabled)
     no_counters = np.zeros((len(chosen), len(ITEM_COUNTERS)), np.int64)
     codes = {
         name: column_codes(log, name, vocabularies[name])[chosen]
@@ -143,7 +136,7 @@ def ranking_examples(
         watch_ms=timelines.watch_ms[chosen],
         duration_ms=np.where(log.duration_ms > 0, log.duration_ms, -1)[chosen],
         clicked=timelines.clicked[chosen],
-        completed=completed[chosen],
+        completed=_completed(log, timelines, settings.completion_column)[chosen],
         liked=_liked(log, settings.like_column)[chosen],
         split=log.split[chosen],
         item_counters=no_counters,

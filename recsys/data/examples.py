@@ -52,14 +52,13 @@ class CandidateExamples:
 
 @dataclass(frozen=True)
 class RankingExamples:
-    """Impressions of some known outcome, to be turned into features by `recsys.ranking.features`.
+    """Impressions of known outcome, to be turned into features by `recsys.ranking.features`.
 
     Args:
         user: int32 [N], index of the user in the shard's `Timelines`.
         item: int32 [N], catalogue row.
         moment: int64 [N], when its request began; `has_time`: bool [N].
-        watch_ms, duration_ms: int64 [N], -1 unknown. A watch time is unknown in the training part
-            only, and if the settings ask for such impressions.
+        watch_ms: int64 [N]; `duration_ms`: int64 [N], -1 unknown.
         clicked, completed, liked: int8 [N], -1 unknown.
         split: int8 [N].
         item_counters, channel_counters: int64 [N, 5] (`ITEM_COUNTERS`), as of the moment, over

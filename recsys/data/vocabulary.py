@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.artefacts import load_arrays, save_arrays
+from recsys.errors import ArtefactError
 
 UNKNOWN_ROW = -1
 
@@ -93,9 +94,23 @@ class Vocabulary:
 
     @classmethod
     def load(cls, directory: Path) -> "Vocabulary":
-        """Map both arrays from a directory."""
+        """Map both arrays from a directory.
+
+        Raises:
+            ArtefactError: They are no vocabulary: each id needs a row of its own.
+        """
         arrays = load_arrays(directory)
-        return cls(arrays["ids"], arrays["rows"])
+        ids, rows = (arrays.get(name, np.zeros(0)) for name in ("ids", "rows"))
+        if ids.dtype.kind != "S" or rows.dtype != np.int32 or ids.shape != rows.shape != ():
+            raise ArtefactError(
+                f"{directory}: expected bytes [N] and int32 rows [N], found {ids.dtype} "
+                f"{list(ids.shape)} and {rows.dtype} {list(rows.shape)}; make it anew"
+            )
+        if not np.array_equal(np.sort(rows), np.arange(len(ids))):
+            raise ArtefactError(
+                f"{directory}: expected each row from 0 to {len(ids) - 1} once; make it anew"
+            )
+        return cls(ids, rows)
 
     def _rows_of_column(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         if isinstance(ids, pa.ChunkedArray):

@@ -124,6 +124,30 @@ def gauc(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> float:
     return _ratio(float(values @ weights), float(weights.sum()))
 
 
+def user_ndcg(users: np.ndarray, gains: np.ndarray, scores: np.ndarray, k: int) -> float:
+    """Return the mean over users of NDCG@k of their rows, with graded gains.
+
+    sum of gain / log2(1 + rank) over the k best by score, over the same of the k best by gain
+    (Jarvelin & Kekalainen 2002). Equal scores stay in the order of rows.
+
+    Args:
+        users: int [N].
+        gains: float [N], at least 0.
+        scores: float [N].
+        k: Length of the lists.
+
+    Returns:
+        NaN where no user has two rows and a gain.
+    """
+    _, user, count = np.unique(users, return_inverse=True, return_counts=True)
+    found, best = (
+        np.bincount(user, _discounted(user, gains, order, k), len(count))
+        for order in (scores, gains)
+    )
+    chosen = (count > 1) & (best > 0)
+    return _ratio(float((found[chosen] / best[chosen]).sum()), int(chosen.sum()))
+
+
 def user_aucs(
     users: np.ndarray, labels: np.ndarray, scores: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -226,6 +250,16 @@ def _runs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray
     changed = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
     is_first = np.append(np.ones(min(1, len(first)), bool), changed)
     return is_first, np.cumsum(is_first) - 1
+
+
+def _discounted(user: np.ndarray, gains: np.ndarray, order: np.ndarray, k: int) -> np.ndarray:
+    """Discount the gain of each row by its rank within the user, 0 beyond the k best."""
+    rows = np.lexsort((-order, user))
+    first = np.searchsorted(user[rows], user)
+    rank = np.empty(len(user), np.int64)
+    rank[rows] = np.arange(len(user))
+    rank -= first
+    return np.where(rank < k, gains / np.log2(rank + 2), 0.0)
 
 
 def _check_labels(labels: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from recsys.exploration.features import (
     process_inputs,
 )
 from recsys.ranking.items import ItemFeatures
-from recsys.ranking.rows import RankingRows, is_taken, map_rows
+from recsys.ranking.rows import RankingRows, map_rows
 from recsys.ranking.spec import FeatureSpec
 
 
@@ -96,7 +96,7 @@ def _contexts(
     """Return the contexts of all shards' impressions, and the watches that they number."""
     contexts, parts, start = [], [], 0
     for shard in prepared.shards:
-        taken = is_taken(shard.ranking, splits, with_unknown_watch=False)
+        taken = np.isin(shard.ranking.split, list(splits))
         known = KnownWatches(shard.timelines)
         users, moments = shard.ranking.user[taken].astype(np.int64), shard.ranking.moment[taken]
         newest = known.newest(users, moments, length)

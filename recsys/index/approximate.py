@@ -1,6 +1,7 @@
 """FAISS indexes. FAISS finds candidates; their scores and order are then computed exactly.
 
 Compressed kinds (`ivf_sq8`, `ivf_pq`, `lsh`) fetch `rescore_factor` times as many as asked for.
+Vectors are trained on by a sample and added in parts, so mapped ones stay on disk.
 Inner product throughout: the inverted files take FAISS's inner-product metric, whose quantiser
 is spherical, since one trained by distance loses most of the recall when norms differ. LSH sees
 angles only, so one more dimension levels the norms first.
@@ -11,6 +12,7 @@ References:
 """
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from recsys.errors import ArtefactError, ConfigError
-from recsys.index.exact import check_queries, empty_answer, fill_best
+from recsys.index.exact import check_queries, empty_answer, fill_best, row_chunks
 from recsys.index.files import Description, write_files
 from recsys.settings import IndexSettings
 
@@ -31,6 +33,9 @@ TRAINED_MINIMUM = 256
 """Vectors below which a quantiser cannot be trained: a product code has 256 centroids."""
 TRAINING_POINTS_PER_LIST = 39
 """FAISS's own minimum for k-means."""
+TRAINING_MAXIMUM = 200_000
+"""Vectors that a quantiser is trained on, unless its lists need more."""
+ROW_NUMBER_BYTES = 8
 EDGE = 32
 """Fetched beyond k, so that ties at the end of the list are settled by row, not by FAISS."""
 QUERY_CHUNK = 16
@@ -116,8 +121,8 @@ class ApproximateIndex:
 
     def _fetch(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Return candidate rows int64 [b, fetch], -1 where there are none."""
-        factor = self.settings.rescore_factor if self.kind in COMPRESSED_KINDS else 1
-        fetch = min(len(self), max(k * factor, k + EDGE))
+        factor = (self.settings.rescore_factor or 4.0) if self.kind in COMPRESSED_KINDS else 1.0
+        fetch = min(len(self), max(math.ceil(k * factor), k + EDGE))
         padded = np.zeros((len(queries), self._stored.d), np.float32)
         padded[:, : queries.shape[1]] = queries
         parameters = _search_parameters(self.settings, fetch)
@@ -147,33 +152,54 @@ def build_approximate(vectors: np.ndarray, settings: IndexSettings) -> Approxima
     faiss = _import_faiss()
     if settings.kind in INVERTED_KINDS:
         settings = _with_lists(settings, len(vectors))
-    prepared = _prepare(vectors, settings)
+    largest_square = max((_squares(vectors[rows]).max() for rows in row_chunks(vectors)), default=0)
+    sample = _prepare(_training_sample(vectors, settings), settings, largest_square)
     if settings.kind == "lsh":
-        searcher = faiss.IndexLSH(prepared.shape[1], settings.lsh_bits, True)
+        searcher = faiss.IndexLSH(sample.shape[1], settings.lsh_bits, True)
     else:
         recipe = _recipe(settings)
-        searcher = faiss.index_factory(prepared.shape[1], recipe, faiss.METRIC_INNER_PRODUCT)
+        searcher = faiss.index_factory(sample.shape[1], recipe, faiss.METRIC_INNER_PRODUCT)
     if settings.kind == "hnsw":
         searcher.hnsw.efConstruction = HNSW_CONSTRUCTION
-    searcher.train(prepared)
-    searcher.add(prepared)
+    searcher.train(sample)
+    for rows in row_chunks(vectors):
+        searcher.add(_prepare(vectors[rows], settings, largest_square))
     return ApproximateIndex(vectors, searcher, settings, None)
 
 
-def level_norms(vectors: np.ndarray) -> np.ndarray:
+def code_bytes(index: ApproximateIndex) -> int:
+    """Return what an inverted index stores of one vector, its row number included."""
+    settings, width = index.settings, index.vectors.shape[1]
+    codes = {"ivf": 4 * width, "ivf_sq8": width, "ivf_pq": settings.pq_bytes}
+    return codes[settings.kind] + ROW_NUMBER_BYTES
+
+
+def level_norms(vectors: np.ndarray, largest_square: float) -> np.ndarray:
     """Append sqrt(max |v|^2 - |v|^2), so that order by angle is order by inner product.
 
     Queries get 0 in the new dimension: no inner product changes, and all norms are now equal.
 
     Args:
-        vectors: float32 [N, D].
+        vectors: float32 [N, D], some of all.
+        largest_square: max |v|^2 over all.
 
     Returns:
         float32 [N, D + 1].
     """
-    squares = np.einsum("nd,nd->n", vectors, vectors)
-    missing = np.sqrt(np.maximum(squares.max(initial=0.0) - squares, 0))
+    missing = np.sqrt(np.maximum(largest_square - _squares(vectors), 0))
     return np.column_stack([vectors, missing]).astype(np.float32)
+
+
+def _squares(vectors: np.ndarray) -> np.ndarray:
+    return np.einsum("nd,nd->n", vectors, vectors)
+
+
+def _training_sample(vectors: np.ndarray, settings: IndexSettings) -> np.ndarray:
+    """Return vectors evenly from all, as many as the quantiser gains from."""
+    wanted = max(TRAINING_MAXIMUM, TRAINING_POINTS_PER_LIST * (settings.num_lists or 1))
+    if len(vectors) <= wanted:
+        return vectors
+    return vectors[np.linspace(0, len(vectors) - 1, wanted).astype(np.int64)]
 
 
 def _recipe(settings: IndexSettings) -> str:
@@ -189,10 +215,10 @@ def _recipe(settings: IndexSettings) -> str:
     }[settings.kind]
 
 
-def _prepare(vectors: np.ndarray, settings: IndexSettings) -> np.ndarray:
+def _prepare(vectors: np.ndarray, settings: IndexSettings, largest_square: float) -> np.ndarray:
     """Return the vectors as FAISS shall hold them: levelled, or padded with zeros."""
     if settings.kind == "lsh":
-        return level_norms(vectors)
+        return level_norms(vectors, largest_square)
     padding = -vectors.shape[1] % settings.pq_bytes if settings.kind == "ivf_pq" else 0
     return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, padding))), np.float32)
 

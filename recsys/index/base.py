@@ -12,8 +12,10 @@ from recsys.index.approximate import (
     build_approximate,
     is_faiss_installed,
 )
-from recsys.index.exact import ExactIndex
+from recsys.index.exact import ExactIndex, row_chunks
 from recsys.index.files import read_files
+from recsys.index.recall import Truth
+from recsys.index.sweep import sweep
 from recsys.settings import IndexSettings
 
 MAX_SCANNED = 50_000
@@ -57,8 +59,9 @@ def build_index(
     """Build the index that the settings ask for, and measure it.
 
     `auto` scans small catalogues (and all, where FAISS is not installed), and takes `ivf_sq8` for
-    large ones. Inverted files without `num_probes` get the fewest, by doubling, that reach half
-    way from the recall floor to 1.
+    large ones. What settings of inverted files do not fix is found by a sweep over every other
+    query; the recall is measured on the rest. Beside the index itself, memory for a part of the
+    vectors is taken: they may be mapped.
 
     Args:
         vectors: float32 [N, D], finite; row r is catalogue row r.
@@ -79,29 +82,12 @@ def build_index(
         chosen = np.linspace(0, len(vectors) - 1, min(NUM_SAMPLE_QUERIES, len(vectors)))
         queries = vectors[chosen.astype(np.int64)]
     index = build_approximate(vectors, settings)
-    if settings.kind in INVERTED_KINDS and settings.num_probes is None:
-        index = _tune_probes(index, exact, queries)
-    recall = measure_recall(index, exact, queries, settings.recall_k)
+    for_sweep, for_recall = Truth.scan(exact, queries, settings.recall_k).halves()
+    if settings.kind in INVERTED_KINDS:
+        index = sweep(index, for_sweep)
+    recall = for_recall.recall(index)
     _check_recall(index, recall)
     return index.with_settings(recall=recall)
-
-
-def measure_recall(index: Index, exact: Index, queries: np.ndarray, k: int) -> float:
-    """Return the share of the true k best rows that an index finds, over all queries.
-
-    Args:
-        index: What is measured.
-        exact: The oracle over the same vectors.
-        queries: float32 [Q, D].
-        k: Length of the lists.
-    """
-    k = min(k, len(exact))
-    if k == 0 or len(queries) == 0:
-        return 1.0
-    found = index.search(queries, k)[1]
-    true = exact.search(queries, k)[1]
-    common = sum(len(np.intersect1d(f, t)) for f, t in zip(found, true, strict=True))
-    return common / true.size
 
 
 def load_index(directory: Path) -> Index:
@@ -123,33 +109,18 @@ def _choose_kind(settings: IndexSettings, num_vectors: int) -> str:
     return "ivf_sq8" if num_vectors > MAX_SCANNED and is_faiss_installed() else "exact"
 
 
-def _tune_probes(
-    index: ApproximateIndex, exact: ExactIndex, queries: np.ndarray
-) -> ApproximateIndex:
-    """Double the probes until the recall is half way from the floor to 1."""
-    settings = index.settings
-    target = (1 + settings.recall_floor) / 2
-    num_lists = settings.num_lists or 1
-    num_probes = max(1, num_lists // 64)
-    while num_probes < num_lists:
-        tried = index.with_settings(num_probes=num_probes)
-        if measure_recall(tried, exact, queries, settings.recall_k) >= target:
-            return tried
-        num_probes *= 2
-    return index.with_settings(num_probes=num_lists)
-
-
 def _check_vectors(vectors: np.ndarray) -> None:
     if vectors.dtype != np.float32 or vectors.ndim != 2:
         raise ValueError(
             f"expected vectors float32 [N, D], got {vectors.dtype} {list(vectors.shape)}"
         )
-    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(broken):
-        raise ArtefactError(
-            f"expected finite item vectors, but row {broken[0]} and {len(broken) - 1} others "
-            f"are not; train the candidate net anew, with a smaller learning rate"
-        )
+    for rows in row_chunks(vectors):
+        broken = np.flatnonzero(~np.isfinite(vectors[rows]).all(axis=1))
+        if len(broken):
+            raise ArtefactError(
+                f"expected finite item vectors, but row {rows.start + broken[0]} is not, and "
+                f"perhaps others; train the candidate net anew, with a smaller learning rate"
+            )
 
 
 def _check_recall(index: ApproximateIndex, recall: float) -> None:

@@ -6,6 +6,7 @@ for a row is the same whatever stands beside it. A query gets the same answer al
 and from any index that finds the same rows.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from recsys.settings import IndexSettings
 
 MAX_CHUNK_SCORES = 1 << 23
 """Scores held at once by a batch: 32 MB."""
+CHUNK_ROWS = 1 << 17
+"""Vectors looked at together where all are looked at once."""
 
 
 class ExactIndex:
@@ -28,7 +31,8 @@ class ExactIndex:
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.vectors = vectors
-        self._largest_norm = float(np.linalg.norm(vectors, axis=1).max(initial=0.0))
+        norms = [np.linalg.norm(vectors[rows], axis=1).max() for rows in row_chunks(vectors)]
+        self._largest_norm = float(max(norms, default=0.0))
 
     def __len__(self) -> int:
         """Return the number of indexed vectors."""
@@ -60,6 +64,12 @@ class ExactIndex:
         rounding = len(query) * np.finfo(np.float32).eps
         margin = 2 * rounding * float(np.linalg.norm(query)) * self._largest_norm
         return np.flatnonzero(coarse >= kth - margin)
+
+
+def row_chunks(vectors: np.ndarray) -> Iterator[slice]:
+    """Yield the rows of an array in parts that are small beside mapped vectors."""
+    for start in range(0, len(vectors), CHUNK_ROWS):
+        yield slice(start, min(start + CHUNK_ROWS, len(vectors)))
 
 
 def score_rows(vectors: np.ndarray, query: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -21,8 +21,6 @@ class RankingBatches:
         heads: Whose labels are made.
         spec: Of the features.
         users_together: Keep the rows of a user side by side, for losses over pairs of them.
-        max_unknown_watch_ratio: Chosen rows of unknown watch time in an epoch, for one of known
-            watch time; which ones differs from epoch to epoch.
         seed: Of the order.
     """
 
@@ -35,30 +33,24 @@ class RankingBatches:
         heads: Heads,
         spec: FeatureSpec,
         users_together: bool,
-        max_unknown_watch_ratio: float = 0.0,
         seed: int,
     ) -> None:
-        is_known = rows.watch_ms[chosen] >= 0
-        self._rows, self._batch_size = rows, batch_size
-        self._chosen, self._unknown = chosen[is_known], chosen[~is_known]
-        most = round(max_unknown_watch_ratio * len(self._chosen))
-        self._num_unknown = min(most, len(self._unknown))
+        self._rows, self._chosen, self._batch_size = rows, chosen, batch_size
         self._unit_ms = 1000 * heads.mean_watch_seconds
         self._percentile: np.ndarray | None = None
         if "percentile" in heads.names:
             duration = duration_seconds(rows.features, spec)[:, 0]
-            self._percentile = heads.percentiles(np.maximum(rows.watch_ms, 0) / 1000, duration)
+            self._percentile = heads.percentiles(rows.watch_ms / 1000, duration)
         self._users_together, self._seed = users_together, seed
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return -(-(len(self._chosen) + self._num_unknown) // self._batch_size)
+        return -(-len(self._chosen) // self._batch_size)
 
     def __call__(self, epoch: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield the batches of an epoch, always the same for the same epoch."""
         rng = stream(self._seed, "ranking_batches", epoch)
-        unknown = rng.choice(self._unknown, self._num_unknown, replace=False)
-        order = rng.permutation(np.concatenate([self._chosen, unknown]))
+        order = rng.permutation(self._chosen)
         if self._users_together:
             user = self._rows.user[order]
             place = rng.permutation(int(user.max(initial=0)) + 1)
@@ -66,7 +58,7 @@ class RankingBatches:
         return self._batches(order)
 
     def in_order(self) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the chosen rows of known watch time in their own order."""
+        """Yield the chosen rows in their own order."""
         return self._batches(self._chosen)
 
     def _batches(self, order: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
@@ -75,11 +67,9 @@ class RankingBatches:
 
     def _batch(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
         rows, missing = self._rows, self._batch_size - len(chosen)
-        watch_ms = rows.watch_ms[chosen]
         batch = {name: rows.features[name][chosen] for name in model_inputs(rows.features)}
         batch |= {
-            "watch_time": (np.maximum(watch_ms, 0) / self._unit_ms).astype(np.float32),
-            "watch_weight": (watch_ms >= 0).astype(np.float32),
+            "watch_time": (rows.watch_ms[chosen] / self._unit_ms).astype(np.float32),
             "user": rows.user[chosen],
             "weight": np.ones(len(chosen), np.float32),
         }

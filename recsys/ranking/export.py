@@ -42,7 +42,7 @@ def export_ranker(model: RankingModel, examples: Mapping[str, np.ndarray], path:
         {name: _input(name, values) for name, values in alone.items()},
         Output(OUTPUT, ("batch", "candidates", model.heads.num_outputs)),
         path,
-        checks=[(inputs, call(inputs)) for inputs in (alone, _one_request(alone))],
+        checks=[(inputs, call(inputs)) for inputs in (alone, one_request(alone))],
         tables=[
             (to_numpy(twin.tables[name].table.value), to_numpy(table.table.value))
             for name, table in model.tables.items()
@@ -52,15 +52,15 @@ def export_ranker(model: RankingModel, examples: Mapping[str, np.ndarray], path:
 
 def _input(name: str, values: np.ndarray) -> Input:
     """Describe an input; the user's have no candidate axis."""
-    if _is_of_user(name):
+    if is_of_user(name):
         return Input(str(values.dtype), ("batch", *values.shape[1:]))
     return Input(str(values.dtype), ("batch", "candidates", *values.shape[2:]))
 
 
-def _one_request(alone: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def one_request(alone: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Make the impressions candidates of the first one's user: [R, 1, ...] -> [1, R, ...]."""
     return {
-        name: values[:1] if _is_of_user(name) else np.swapaxes(values, 0, 1)
+        name: values[:1] if is_of_user(name) else np.swapaxes(values, 0, 1)
         for name, values in alone.items()
     }
 
@@ -78,5 +78,6 @@ def _twin(model: RankingModel) -> RankingModel:
     return twin
 
 
-def _is_of_user(name: str) -> bool:
+def is_of_user(name: str) -> bool:
+    """Tell whether an input is of the request, and has no candidate axis."""
     return name in USER_INPUTS or name.startswith("recent_")

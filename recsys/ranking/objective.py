@@ -4,9 +4,8 @@ A training batch of B impressions adds to the features
 
     watch_time        float32 [B]  watch seconds in units of `Heads.mean_watch_seconds`
     percentile        float32 [B]  among training rows of like duration, 0 to 1
-    watch_weight      float32 [B]  0 where both are unknown
     completed, clicked, liked            float32 [B]  1 or 0
-    completed_weight, ...                float32 [B]  0 where they are unknown
+    completed_weight, ...                float32 [B]  0 where it is unknown
     user              int32 [B]    rows of one user are neighbours
     weight            float32 [B]  0 for padding
 """
@@ -52,10 +51,10 @@ class Objective:
         }
         total = sum(self.weights[name] * figures[f"{name}_loss"] for name in self.weights)
         if CURVE in self.columns and self.correction_penalty:
-            correction, known = self._correction(raw), weight * batch["watch_weight"]
+            correction = self._correction(raw)
             # What all rows are corrected by stays free: the curve's mean is cut off for each.
-            common = losses.weighted_mean(correction, known)
-            square = losses.weighted_mean(ops.square(correction - common), known)
+            common = losses.weighted_mean(correction, weight)
+            square = losses.weighted_mean(ops.square(correction - common), weight)
             total = total + self.correction_penalty * square
         if self.pairwise_weight:
             figures["pairwise_loss"] = pairwise_loss(self._logits(raw, "completion"), batch)
@@ -64,13 +63,7 @@ class Objective:
 
     def row_losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Return the loss of each head: float [B, H]; 0 for a label that is unknown."""
-        return ops.stack(
-            [
-                self._row_loss(name, raw, batch) * batch[f"{LABELS.get(name, 'watch')}_weight"]
-                for name in self.weights
-            ],
-            axis=-1,
-        )
+        return ops.stack([self._row_loss(name, raw, batch) for name in self.weights], axis=-1)
 
     def _row_loss(self, name: str, raw: Tensor, batch: Batch) -> Tensor:
         watch_time = batch["watch_time"]
@@ -84,7 +77,8 @@ class Objective:
             return losses.absolute_error(ops.softplus(logits), watch_time)
         if name == "percentile":
             return losses.binary_cross_entropy(logits, batch["percentile"])
-        return losses.binary_cross_entropy(logits, batch[LABELS[name]])
+        label = LABELS[name]
+        return losses.binary_cross_entropy(logits, batch[label]) * batch[f"{label}_weight"]
 
     def _logits(self, raw: Tensor, name: str) -> Tensor:
         return raw[:, self.columns[name].start]

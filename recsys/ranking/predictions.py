@@ -136,7 +136,7 @@ def _predict(ranker: Ranker, rows: RankingRows) -> dict[str, np.ndarray]:
 
 def _days(examples: RankingExamples, split: int) -> np.ndarray:
     """Return the days of a split's impressions, in the order of their rows: datetime64[D] [R]."""
-    own = (examples.split == split) & (examples.watch_ms >= 0)
+    own = examples.split == split
     day = (examples.moment[own] // DAY).astype("datetime64[D]")
     return np.where(examples.has_time[own], day, np.datetime64("NaT"))
 

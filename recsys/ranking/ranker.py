@@ -41,10 +41,10 @@ class Ranker:
         self.spec, self.heads = spec, heads
 
     @classmethod
-    def load(cls, directory: Path) -> "Ranker":
-        """Load the graph and what describes it from one directory."""
+    def load(cls, directory: Path, graph: str = GRAPH) -> "Ranker":
+        """Load a graph and what describes it from one directory."""
         spec, heads = FeatureSpec.load(directory / SPEC), Heads.load(directory / HEADS)
-        return cls(directory / GRAPH, spec, heads, Calibration.load(directory / CALIBRATION))
+        return cls(directory / graph, spec, heads, Calibration.load(directory / CALIBRATION))
 
     def score(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Score Q requests of C candidates each.

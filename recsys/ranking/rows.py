@@ -26,7 +26,7 @@ class RankingRows:
         user: int32 [R], numbered through all shards.
         item: int32 [R], catalogue row.
         duration_ms: int64 [R], -1 unknown.
-        watch_ms: int64 [R], -1 unknown.
+        watch_ms: int64 [R].
         completed, clicked, liked: int8 [R], -1 unknown.
         split: int8 [R].
     """
@@ -65,7 +65,6 @@ def rows_by_shard(
     splits: Collection[int],
     *,
     features: Collection[str] | None = None,
-    with_unknown_watch: bool = False,
 ) -> Iterator[RankingRows]:
     """Compute the impressions of some splits, a shard at a time.
 
@@ -75,12 +74,10 @@ def rows_by_shard(
         spec: Which features.
         splits: Values of `RankingExamples.split` to take.
         features: Names of those to keep; None keeps all.
-        with_unknown_watch: Whether impressions of unknown watch time are taken too.
     """
     first_user = 0
     for shard in track(prepared.shards, "ranking features"):
-        taken = is_taken(shard.ranking, splits, with_unknown_watch=with_unknown_watch)
-        chosen = np.flatnonzero(taken)
+        chosen = np.flatnonzero(np.isin(shard.ranking.split, list(splits)))
         examples = _take(shard.ranking, chosen)
         labels = {name: getattr(examples, name) for name in LABELS}
         labels["user"] = examples.user + np.int32(first_user)
@@ -97,22 +94,17 @@ def map_rows(
     directory: Path,
     *,
     features: Collection[str] | None = None,
-    with_unknown_watch: bool = False,
 ) -> RankingRows:
     """Compute the impressions of some splits into one mapped file an array.
 
     Args:
-        prepared, items, spec, splits, features, with_unknown_watch: As for `rows_by_shard`.
+        prepared, items, spec, splits, features: As for `rows_by_shard`.
         directory: Gets the files; it must outlive the rows.
     """
-    counts = [
-        int(is_taken(shard.ranking, splits, with_unknown_watch=with_unknown_watch).sum())
-        for shard in prepared.shards
-    ]
+    counts = [int(np.isin(shard.ranking.split, list(splits)).sum()) for shard in prepared.shards]
     arrays: dict[str, np.ndarray] = {}
     start = 0
-    options: dict[str, Any] = {"features": features, "with_unknown_watch": with_unknown_watch}
-    for part in rows_by_shard(prepared, items, spec, splits, **options):
+    for part in rows_by_shard(prepared, items, spec, splits, features=features):
         for name, values in _arrays(part).items():
             if name not in arrays:
                 arrays[name] = _mapped(directory / f"{name}.npy", sum(counts), values)
@@ -120,14 +112,6 @@ def map_rows(
         start += len(part)
     labels = {name: arrays.pop(name) for name in LABELS}
     return RankingRows(arrays, **labels)
-
-
-def is_taken(
-    examples: RankingExamples, splits: Collection[int], *, with_unknown_watch: bool
-) -> np.ndarray:
-    """Say which examples become rows of some splits: bool [N]."""
-    is_of_splits = np.isin(examples.split, list(splits))
-    return is_of_splits & (with_unknown_watch | (examples.watch_ms >= 0))
 
 
 def _features(

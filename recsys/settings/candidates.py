@@ -246,8 +246,9 @@ class IndexSettings(Settings):
     ef_search: int = 400
     pq_bytes: int = 16
     lsh_bits: int = 512
-    rescore_factor: int = Field(default=4, ge=1)
-    """Compressed kinds fetch this many times k and re-score them exactly."""
+    rescore_factor: float | None = Field(default=None, ge=1)
+    """Compressed kinds fetch this many times k and score them exactly. None: found by the sweep of
+    the probes; 4 for `lsh`, which has none."""
     recall_floor: float = Field(default=0.95, ge=0, le=1)
     recall_k: int = Field(default=300, ge=1)
     use_gpu: bool = True

@@ -134,12 +134,14 @@ class RankingSettings(Settings):
     calibrate_durations: bool = True
     """Whether the factors on expected seconds also differ by the item's duration, which changes the
     served order."""
-    max_unknown_watch_ratio: float = Field(default=0.0, ge=0)
-    """Training impressions of unknown watch time shown for one of known, drawn anew each epoch:
-    completion, clicks and likes are learned from them, as far as known. 0: they are left out."""
     score: ScoreSettings = ScoreSettings()
     score_by_surface: dict[str, ScoreSettings] = {}
     """Formulas of surfaces that are ordered otherwise: `[ranking.score_by_surface.NAME]`."""
+    precision: Literal["float32", "int8", "auto"] = "float32"
+    """Of the served net's large products. `auto` takes integers if they take at most 80 % of the
+    time here and lose no more NDCG than `max_ndcg_loss`; what was measured is in precision.json."""
+    max_ndcg_loss: float = Field(default=0.001, ge=0)
+    """Relative, of NDCG@20 within users on the validation rows, gains being watch seconds."""
     refit: bool = False
     """Train once more, from nothing and on the validation rows too, for as many epochs as were
     found best: a bundle that does not stop learning a day before it is made."""

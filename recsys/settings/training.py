@@ -24,8 +24,11 @@ class TrainingSettings(Settings):
     of the net; the others only rows of the batch, which pays from tens of thousands of rows on."""
     table_learning_rate: float | None = Field(default=None, gt=0)
     """Of a `table_optimizer` other than `adam`; None takes `learning_rate`."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights: the best by its validation metric, or the last. If the learning rate
+    falls to 0, earlier epochs are trainings cut short, and the best of them may be so by chance."""
     patience: int = Field(default=3, ge=1)
-    """Epochs without a better validation metric before the training stops."""
+    """Epochs without a better validation metric before the training stops, if `keep` is `best`."""
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     checkpoint_steps: int | None = Field(default=None, ge=1)
     """Save after every so many steps as well."""

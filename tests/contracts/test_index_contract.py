@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.index.base import build_index, load_index, measure_recall
+from recsys.index.base import build_index, load_index
 from recsys.index.exact import ExactIndex
+from recsys.index.recall import Truth
 from recsys.settings import IndexSettings
 
 faiss = pytest.importorskip("faiss", reason="FAISS is not installed (recsys[cpu])")
@@ -164,5 +165,5 @@ def test_kinds_that_must_be_trained_refuse_tiny_catalogues(kind):
 
 
 def test_recall_of_the_built_index_is_what_measuring_gives(index, world):
-    recall = measure_recall(index, ExactIndex(world[0]), world[1], 20)
+    recall = Truth.scan(ExactIndex(world[0]), world[1][1::2], 20).recall(index)
     assert recall == (1.0 if index.kind == "exact" else index.recall)

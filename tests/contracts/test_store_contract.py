@@ -278,3 +278,9 @@ def test_lmdb_refuses_another_format(tmp_path, monkeypatch):
     monkeypatch.setattr("serving.lmdb_store.FORMAT", b"2")
     with pytest.raises(StateError, match="format 1"):
         LmdbStore(tmp_path)
+
+
+def test_only_its_owner_may_read_a_store(tmp_path):
+    LmdbStore(tmp_path / "store").close()
+    for path in (tmp_path / "store", *(tmp_path / "store").iterdir()):
+        assert path.stat().st_mode & 0o077 == 0, path

@@ -112,6 +112,13 @@ def test_quantile_ramps_in_pieces_fill_one_after_the_other():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_piece_may_be_one_ramp():
+    quantiles = np.array([[0.0, 1.0, 10.0], [0.0, 0.0, 2.0]])
+    layer = QuantileRamps(quantiles, with_powers=False, num_pieces=2)
+    found = to_numpy(layer(np.array([[0.5, 1.0], [5.5, np.nan]], np.float32)))
+    np.testing.assert_allclose(found, [[0.5, 0, 1, 0.5, 0, 0], [1, 0.5, 0, 0, 0, 1]], rtol=1e-5)
+
+
 def test_quantile_ramps_step_where_quantiles_are_equal():
     layer = QuantileRamps(np.array([[0.0, 0.0, 0.0, 4.0]]), with_powers=False)
     found = to_numpy(layer(np.array([[0.0], [2.0], [4.0]], np.float32)))[:, 0]

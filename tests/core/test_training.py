@@ -61,6 +61,23 @@ def test_train_restores_the_best_weights_and_stops_early(tmp_path):
         np.testing.assert_array_equal(to_numpy(variable.value), best)
 
 
+def test_train_keeps_the_last_weights_where_asked_for(tmp_path):
+    net = new_net()
+    metrics = iter([3.0, 1.0, 2.0, 1.5])
+    seen = []
+
+    def validate():
+        seen.append([to_numpy(v.value) for v in net.trainable_variables])
+        return {"error": next(metrics)}
+
+    settings = {"max_epochs": 4, "patience": 1, "keep": "last"}
+    history = run(net, tmp_path, validate=validate, **settings)
+    assert (history.stop, history.best_epoch, len(history.epochs)) == ("max_epochs", 3, 4)
+    assert history.best_metrics == {"error": 1.5}
+    for variable, last in zip(net.trainable_variables, seen[3], strict=True):
+        np.testing.assert_array_equal(to_numpy(variable.value), last)
+
+
 def test_train_stops_when_time_is_up(tmp_path):
     history = run(new_net(), tmp_path, max_epochs=1000, max_seconds=1e-6)
     assert (history.stop, len(history.epochs)) == ("max_seconds", 1)

@@ -5,11 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.data.building import channel_numbers
-from recsys.data.examples import TRAINING
 from recsys.errors import DataError
 from tests.data.tiny_log import (
     ITEMS,
-    ROWS,
     SECOND,
     TIME,
     event_table,
@@ -96,22 +94,6 @@ def test_impressions_of_known_watch_time_are_ranked(ranking):
     assert ranking.completed.tolist() == [0, 0, 0, 0, 1, -1]
     assert ranking.split.tolist() == [0, 0, 0, 0, 1, 2]
     assert ranking.clicked.tolist() == [-1] * 6
-
-
-def test_training_impressions_known_by_completion_alone_come_when_asked_for(tmp_path):
-    rows = [*ROWS, ("bob", "x", 111, None, True), ("bob", "y", 112, None, True)]
-    good = pa.array([None] * 5 + [True, None, None, True, None])
-    log = tiny_log(event_table(rows, good=good))
-    ranked = {"completion_column": "good"}
-    without = prepare_tiny(tmp_path / "w", log, tiny_settings(ranking=ranked)).shards[0].ranking
-    ranked["max_unknown_watch_ratio"] = 1.0
-    ranking = prepare_tiny(tmp_path / "p", log, tiny_settings(ranking=ranked)).shards[0].ranking
-    # Not the one at 130, which is not of the training part, nor that of which nothing is known.
-    added = ranking.watch_ms < 0
-    assert (ranking.moment[added] // SECOND).tolist() == [111]
-    assert (ranking.completed[added], ranking.split[added]) == ([1], [TRAINING])
-    np.testing.assert_array_equal(ranking.moment[~added], without.moment)
-    np.testing.assert_array_equal(ranking.watch_ms[~added], without.watch_ms)
 
 
 def test_impressions_of_a_request_are_as_of_its_first(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
-from sklearn.metrics import mean_absolute_error, mean_squared_error, roc_auc_score
+from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score, roc_auc_score
 
 from recsys.evaluation.ranking import (
     calibration_table,
@@ -15,6 +15,7 @@ from recsys.evaluation.ranking import (
     rmse,
     seconds_ratio,
     user_aucs,
+    user_ndcg,
     weighted_user_loss,
     xauc,
 )
@@ -170,3 +171,25 @@ def test_calibration_table_has_bins_of_equal_frequency():
 def test_calibration_table_of_few_rows_has_fewer_bins():
     assert len(calibration_table(np.ones(3), np.ones(3)).counts) == 3
     assert len(calibration_table(np.ones(0), np.ones(0)).counts) == 0
+
+
+def test_user_ndcg_by_hand():
+    # User 1: gains 3, 1 ranked second and first; user 2 has one row, user 3 nothing to gain.
+    users, gains = np.array([1, 1, 2, 3, 3]), np.array([3.0, 1.0, 5.0, 0.0, 0.0])
+    found = user_ndcg(users, gains, np.array([0.1, 0.2, 0.0, 1.0, 2.0]), 10)
+    second = 1 / math.log2(3)
+    assert found == pytest.approx((1 + 3 * second) / (3 + second))
+    # Cut after the first place.
+    assert user_ndcg(users, gains, np.array([0.1, 0.2, 0.0, 1.0, 2.0]), 1) == pytest.approx(1 / 3)
+    assert math.isnan(user_ndcg(users[2:], gains[2:], np.zeros(3), 10))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 12))
+def test_user_ndcg_equals_scikit_learns(seed, k):
+    rng = np.random.default_rng(seed)
+    users, gains = rng.integers(0, 5, 40), rng.exponential(size=40)
+    scores = rng.permutation(40).astype(float)
+    own = [users == user for user in np.unique(users) if (users == user).sum() > 1]
+    expected = np.mean([ndcg_score([gains[rows]], [scores[rows]], k=k) for rows in own])
+    assert user_ndcg(users, gains, scores, k) == pytest.approx(expected, rel=1e-12)

@@ -1,14 +1,20 @@
 import json
+import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from recsys.errors import RecsysError
+from recsys.errors import ConfigError, RecsysError
+from recsys.signing import read_public_key
 from recsys.state_files import read_states
+from recsys.verification import verify_bundle
+from serving.tokens import read_tokens
 
 runner = CliRunner()
 
@@ -136,3 +142,46 @@ def test_error_is_one_line_and_no_traceback(tmp_path):
 def test_serve_refuses_the_network_unless_told(bundle):
     with pytest.raises(RecsysError, match="--open-to-network"):
         invoke("serve", "--bundle", bundle, "--host", "0.0.0.0")
+
+
+def test_serve_reads_its_settings_and_names_what_is_wrong(bundle, tmp_path):
+    config = tmp_path / "server.toml"
+    config.write_text("[limit]\ncalls_per_second = 5\n[tls]\ncertificate_file = 'x'\n")
+    with pytest.raises(ConfigError) as caught:
+        invoke("serve", "--bundle", bundle, "--config", config)
+    assert "did you mean 'limits'" in str(caught.value)
+    assert "tls.private_key_file" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read"):
+        invoke("serve", "--bundle", bundle, "--set", "tokens_file=nowhere.toml")
+
+
+def test_serve_refuses_a_bundle_that_no_trusted_key_signed(bundle, tmp_path):
+    invoke("key", "create", tmp_path / "site.key")
+    options = ["--set", f"trusted_keys=['{tmp_path / 'site.pub'}']", "--port", "0"]
+    options += ["--bundle", str(bundle), "--store", str(tmp_path / "store")]
+    command = [sys.executable, "-m", "pipelines.cli", "serve", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.startswith("serving")) == (1, False)
+    assert "expected a signature" in done.stderr
+
+
+def test_key_and_sign_make_a_bundle_that_is_trusted(bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    key = last_json(invoke("key", "create", tmp_path / "site.key", "--json"))
+    signed = last_json(invoke("sign", "--bundle", copy, "--key", tmp_path / "site.key", "--json"))
+    assert signed["key"] == key["key"]
+    trusted = [read_public_key(Path(key["public_file"]))]
+    assert verify_bundle(copy, trusted_keys=trusted)["bundle_id"] == signed["bundle_id"]
+    assert key["key"] in invoke("sign", "--bundle", copy, "--key", key["private_file"]).stdout
+
+
+def test_token_is_printed_once_and_let_in(tmp_path):
+    path = tmp_path / "tokens.toml"
+    arguments = ["--file", path, "--method", "GetBundle", "--method", "AdminService"]
+    token = invoke("token", "create", "site", *arguments).stdout.strip()
+    made = last_json(
+        invoke("token", "create", "b", *arguments, "--expires", "2027-01-01", "--json")
+    )
+    assert read_tokens(path).find(token).expires is None
+    assert read_tokens(path).find(made["token"]).expires == datetime(2027, 1, 1, tzinfo=UTC)
+    assert "BlockItems" in read_tokens(path).find(token).methods

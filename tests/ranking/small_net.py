@@ -115,7 +115,6 @@ def make_labels(rng, num_rows):
         "percentile": rng.random(num_rows),
         "weight": row < num_rows - 4,
     }
-    labels["watch_weight"] = rng.random(num_rows) < 0.9
     for place, name in enumerate(("completed", "clicked", "liked")):
         labels[name] = row % (place + 2) == 1
         labels[f"{name}_weight"] = rng.random(num_rows) < 0.8

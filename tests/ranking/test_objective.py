@@ -45,15 +45,14 @@ def reference(raw, batch):
     expected, median, completion, click, like, percentile, *curve = raw.T.astype(np.float64)
     time = batch["watch_time"].astype(np.float64)
     above = [cross_entropy(z, time > t) for z, t in zip(curve, THRESHOLDS, strict=True)]
-    known = batch["watch_weight"]
     return {
-        "expected": known * ((1 + time) * np.logaddexp(0, expected) - time * expected),
-        "median": known * np.abs(np.logaddexp(0, median) - time),
+        "expected": (1 + time) * np.logaddexp(0, expected) - time * expected,
+        "median": np.abs(np.logaddexp(0, median) - time),
         "completion": cross_entropy(completion, batch["completed"]) * batch["completed_weight"],
         "click": cross_entropy(click, batch["clicked"]) * batch["clicked_weight"],
         "like": cross_entropy(like, batch["liked"]) * batch["liked_weight"],
-        "percentile": known * cross_entropy(percentile, batch["percentile"]),
-        "curve": known * np.mean(above, axis=0),
+        "percentile": cross_entropy(percentile, batch["percentile"]),
+        "curve": np.mean(above, axis=0),
     }
 
 
@@ -100,19 +99,6 @@ def test_unknown_labels_add_nothing(raw, batch, label):
     nothing = batch | {f"{label}_weight": np.zeros(ROWS, np.float32)}
     head = next(head for head, name in EVERY.items() if name == label)
     assert loss_of(objective, raw, nothing)[1][f"{head}_loss"] == 0
-
-
-def test_unknown_watch_times_add_nothing(raw, batch):
-    unknown = batch["watch_weight"] == 0
-    assert unknown[: ROWS - 4].any()
-    objective = make_objective(mean_correction_penalty=1.0)
-    longer = batch | {"watch_time": batch["watch_time"] + 9 * unknown}
-    longer["percentile"] = np.where(unknown, 1 - batch["percentile"], batch["percentile"])
-    assert loss_of(objective, raw, longer) == loss_of(objective, raw, batch)
-    # Nor is their correction held back.
-    moved = raw.copy()
-    moved[unknown, 0] += 3
-    assert loss_of(objective, moved, batch)[0] == pytest.approx(loss_of(objective, raw, batch)[0])
 
 
 def test_longest_and_shortest_watches_have_finite_losses_for_any_output(batch):

@@ -46,7 +46,7 @@ def rows():
     )
 
 
-def batches_of(rows, *, users_together=False, seed=1, heads=HEADS, ratio=0.0):
+def batches_of(rows, *, users_together=False, seed=1, heads=HEADS):
     chosen = np.arange(5, NUM_ROWS)
     return RankingBatches(
         rows,
@@ -55,7 +55,6 @@ def batches_of(rows, *, users_together=False, seed=1, heads=HEADS, ratio=0.0):
         heads=heads,
         spec=SPEC,
         users_together=users_together,
-        max_unknown_watch_ratio=ratio,
         seed=seed,
     )
 
@@ -103,39 +102,6 @@ def test_rows_of_a_user_are_neighbours_where_asked_for(rows):
 def test_watch_times_are_in_units(rows):
     found = next(iter(batches_of(rows)(0)))
     np.testing.assert_allclose(found["watch_time"], found["candidate_item"][:, 0] / 2)
-
-
-@pytest.fixture
-def partly_known(rows):
-    number = np.arange(NUM_ROWS)
-    return dataclasses.replace(rows, watch_ms=np.where(number < 30, -1, rows.watch_ms))
-
-
-def test_rows_of_unknown_watch_time_are_left_out_unless_asked_for(partly_known):
-    for found in (batches_of(partly_known)(0), batches_of(partly_known, ratio=0.5).in_order()):
-        assert sorted(joined(found, "candidate_item")[:, 0]) == list(range(30, NUM_ROWS))
-    assert len(batches_of(partly_known)) == 2
-
-
-def test_other_rows_of_unknown_watch_time_come_in_every_epoch(partly_known):
-    batches = batches_of(partly_known, ratio=0.5)
-    assert len(batches) == len(list(batches(0))) == 2
-    shown = []
-    for epoch in range(2):
-        item = joined(batches(epoch), "candidate_item")[:, 0]
-        assert len(set(item)) == len(item) == 30
-        assert set(range(30, NUM_ROWS)) <= set(item)
-        shown.append(set(item[item < 30]))
-        weight = joined(batches(epoch), "watch_weight")
-        np.testing.assert_array_equal(weight, item >= 30)
-        assert (joined(batches(epoch), "watch_time") >= 0).all()
-    assert shown[0] != shown[1]
-    assert min(shown[0] | shown[1]) >= 5
-
-
-def test_no_more_rows_of_unknown_watch_time_come_than_there_are(partly_known):
-    item = joined(batches_of(partly_known, ratio=9.0)(0), "candidate_item")[:, 0]
-    assert sorted(item) == list(range(5, NUM_ROWS))
 
 
 def test_labels_are_1_or_0_and_have_no_weight_where_unknown(rows):

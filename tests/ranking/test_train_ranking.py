@@ -3,7 +3,6 @@
 Item k is watched (k + 1) x 5 s, and up to 2 s longer by chance.
 """
 
-import dataclasses
 import json
 import shutil
 from datetime import timedelta
@@ -203,29 +202,6 @@ def test_mapped_rows_equal_the_shards_one_after_the_other(trained, prepared, tmp
     assert len(np.unique(mapped.user)) == NUM_USERS
 
 
-def test_impressions_of_unknown_watch_time_are_taken_only_when_asked_for(
-    trained, prepared, tmp_path
-):
-    log, spec = load_prepared(prepared), Ranker.load(trained).spec
-    items = ItemFeatures.build(log.catalogue, log.vocabularies, SETTINGS.ranking)
-    whole = map_rows(log, items, spec, (TRAINING,), new_directory(tmp_path / "whole"))
-    for shard in log.shards:
-        watch_ms = shard.ranking.watch_ms.copy()
-        watch_ms[::3] = -1
-        shard.ranking = dataclasses.replace(shard.ranking, watch_ms=watch_ms)
-    with_unknown, known = (
-        map_rows(log, items, spec, (TRAINING,), new_directory(tmp_path / name), **asked)
-        for name, asked in (("all", {"with_unknown_watch": True}), ("known", {}))
-    )
-    assert len(with_unknown) == len(whole)
-    is_known = with_unknown.watch_ms >= 0
-    assert 0 < is_known.sum() < len(whole)
-    np.testing.assert_array_equal(known.item, whole.item[is_known])
-    np.testing.assert_array_equal(known.watch_ms, whole.watch_ms[is_known])
-    for name, values in known.features.items():
-        np.testing.assert_array_equal(values, whole.features[name][is_known])
-
-
 def test_feature_matrix_names_every_column(trained, prepared):
     matrix = feature_matrix(SETTINGS.ranking, load_prepared(prepared), trained, TRAINING)
     assert matrix.values.shape == (len(matrix.watch_ms), len(matrix.names))
@@ -336,6 +312,41 @@ def test_log_without_validation_rows_is_refused(prepared, tmp_path, monkeypatch)
         train_ranking.main(SETTINGS, prepared, tmp_path)
 
 
-def new_directory(path):
-    path.mkdir()
-    return path
+@pytest.fixture(scope="module")
+def in_integers(prepared, tmp_path_factory):
+    def train(**changes):
+        out = tmp_path_factory.mktemp("ranking")
+        ranking = SETTINGS.ranking.model_copy(update={"hidden": (64, 64), **changes})
+        train_ranking.main(SETTINGS.model_copy(update={"ranking": ranking}), prepared, out)
+        return out, json.loads((out / "precision.json").read_text())
+
+    return train
+
+
+def test_net_in_integers_is_measured_and_served(in_integers, prepared):
+    out, measured = in_integers(precision="int8")
+    assert measured["chosen"] == "int8"
+    assert measured["num_products"] >= 1
+    assert (out / "ranker.onnx").read_bytes() == (out / "ranker_int8.onnx").read_bytes()
+    for name in ("float32", "int8"):
+        assert measured[name]["milliseconds"] > 0
+    ndcg = {name: measured[name]["ndcg"] for name in ("float32", "int8")}
+    assert measured["ndcg_loss"] == pytest.approx(1 - ndcg["int8"] / ndcg["float32"])
+    found = ranking_predictions(SETTINGS.ranking, load_prepared(prepared), out, TEST)
+    again = {name: Ranker.load(out, f"ranker_{name}.onnx") for name in ("float32", "int8")}
+    assert found.values["expected_seconds"].shape == found.watch_ms.shape
+    assert again["int8"].spec == again["float32"].spec
+
+
+@pytest.mark.parametrize(("loss", "chosen"), [(-1.0, "float32"), (1.0, None)])
+def test_automatic_choice_minds_the_loss(in_integers, monkeypatch, loss, chosen):
+    monkeypatch.setattr("pipelines.ranking_precision.MAX_TIME_RATIO", 1e9)
+    out, measured = in_integers(precision="auto", max_ndcg_loss=loss)
+    assert measured["chosen"] == (chosen or "int8")
+    graph = f"ranker_{measured['chosen']}.onnx"
+    assert (out / "ranker.onnx").read_bytes() == (out / graph).read_bytes()
+
+
+def test_automatic_choice_minds_the_time(in_integers, monkeypatch):
+    monkeypatch.setattr("pipelines.ranking_precision.MAX_TIME_RATIO", 0.0)
+    assert in_integers(precision="auto", max_ndcg_loss=1.0)[1]["chosen"] == "float32"

@@ -115,7 +115,7 @@ def start_server(clock, recommenders, log_events, tmp_path):
 
     started = []
 
-    def start(store=None, *, ready=True, **options):
+    def start(store=None, *, ready=True, tracing=None, **options):
         server = RecsysServer(
             store or MemoryStore(),
             ServerOptions(port=0, **options),
@@ -123,6 +123,7 @@ def start_server(clock, recommenders, log_events, tmp_path):
             load=load,
             logger=log_events,
             log_key=b"key",
+            tracing=tracing,
         )
         server.start()
         started.append(server)

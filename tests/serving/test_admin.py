@@ -72,7 +72,9 @@ def test_refused_bundle_leaves_the_old_one_answering(shelf, admin, stub, refusal
 def test_bundle_that_cannot_answer_is_not_swapped_in(shelf, admin, stub, refusal, recommenders):
     recommenders["b"].failure = RuntimeError("no")
     message = ab.ActivateBundleRequest(bundle_id="bundle-b")
-    assert refusal(admin.ActivateBundle, message)[0] is grpc.StatusCode.INTERNAL
+    code, details = refusal(admin.ActivateBundle, message)
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "warm-up" in details["message"]
     assert active(stub) == "bundle-a"
 
 

@@ -93,6 +93,22 @@ def test_bad_events_name_their_field_and_nothing_is_stored(
     assert len(recommender.requests[-1].user.events) == 0
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        recommend(user_id="x" * 128, request_id="x" * 36),
+        recommend(history=[impression("i")] * 1000),
+        recommend(excluded_item_ids=["a"] * 10_000),
+        recommend(excluded_item_ids=["x" * 100] * 10_000),
+        recommend(context=pb.Context(age=150)),
+        recommend(page_size=2**31 - 1),
+    ],
+    ids=["ids", "history", "exclusions", "nearly 1 MiB", "age", "page"],
+)
+def test_what_is_at_its_limit_is_answered(stub, message):
+    assert len(stub.RecommendItems(message).items) in {4, 10}
+
+
 def test_message_over_the_limit_is_resource_exhausted(stub, refusal):
     message = recommend(excluded_item_ids=["x" * 1000] * 10_000)
     assert message.ByteSize() > 10_000_000

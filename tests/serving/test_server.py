@@ -16,10 +16,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from recsys.errors import BundleError, ConfigError
+from recsys.requests import Recommendation
+from serving.access import Access
 from serving.client import RecommenderClient, watch
 from serving.interceptors import CallInterceptor
 from serving.metrics import Metrics
 from serving.server import ServerOptions, new_logger, read_log_key
+from serving.settings import LogSettings, ServerSettings
 from serving.status import STATUSES, status_of
 from serving.v1 import recommender_pb2 as pb
 
@@ -151,6 +154,63 @@ def test_metrics_count_calls_stages_and_drops(server, stub, refusal):
     assert value("recsys_bundle_info", {"bundle": "bundle-a"}) == 1
 
 
+def test_metrics_count_errors_by_reason_and_answers_by_bundle(server, stub, refusal):
+    stub.RecommendItems(pb.RecommendItemsRequest(user_id="u"))
+    refusal(stub.RecommendItems, pb.RecommendItemsRequest(page_token="x"))
+    value = server.metrics.registry.get_sample_value
+    wrong = {"method": "RecommendItems", "reason": "INVALID_PAGE_TOKEN"}
+    assert value("recsys_errors_total", wrong) == 1
+    assert value("recsys_answers_total", {"bundle": "bundle-a"}) == 1
+    assert value("recsys_bundle_data_until_timestamp_seconds") == 1_799_999_999
+    assert value("process_resident_memory_bytes") > 1e6
+
+
+def test_metrics_know_how_many_calls_are_under_way(server, stub, recommender):
+    entered, release = threading.Event(), threading.Event()
+    recommender.wait = lambda: (entered.set(), release.wait(10))
+    call = stub.RecommendItems.future(pb.RecommendItemsRequest(), timeout=10)
+    assert entered.wait(10)
+    value = server.metrics.registry.get_sample_value
+    in_flight = ("recsys_requests_in_flight", {"method": "RecommendItems"})
+    assert value(*in_flight) == 1
+    release.set()
+    call.result()
+    assert value(*in_flight) == 0
+
+
+def test_no_caller_makes_the_labels_more(server, stub, channel, refusal):
+    def num_series():
+        return sum(len(metric.samples) for metric in server.metrics.registry.collect())
+
+    def call_all(number):
+        stub.RecommendItems(pb.RecommendItemsRequest(user_id=f"u{number}", request_id=f"r{number}"))
+        refusal(stub.RecommendItems, pb.RecommendItemsRequest(page_token=f"t{number}"))
+        refusal(channel.unary_unary(f"/recsys.v1.RecommenderService/M{number}"), b"")
+        refusal(channel.unary_unary(f"/recsys.v1.Service{number}/RecommendItems"), b"")
+
+    call_all(0)
+    before = num_series()
+    for number in range(1, 20):
+        call_all(number)
+    assert num_series() == before
+
+
+def test_counts_of_old_bundles_are_dropped():
+    metrics = Metrics()
+    for number in range(10):
+        metrics.show_bundle(f"b{number}", 0, 0.0)
+        metrics.count_answer(Recommendation(()), f"b{number}")
+    metrics.count_answer(Recommendation(()), "b0")
+    shown = [
+        sample.labels["bundle"]
+        for metric in metrics.registry.collect()
+        if metric.name == "recsys_answers"
+        for sample in metric.samples
+        if sample.name == "recsys_answers_total"
+    ]
+    assert shown == ["b6", "b7", "b8", "b9"]
+
+
 def test_metrics_are_served_over_http_when_asked(start_server, free_port):
     start_server(metrics_port=free_port)
     with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=5) as reply:
@@ -176,6 +236,23 @@ def test_one_log_line_a_call_without_the_user_id(start_server, open_stub, refusa
     assert "secret-user" not in str(calls)
 
 
+def test_log_line_says_what_was_wrong_and_who_called(stub, refusal, log_events, recommender):
+    refusal(stub.RecommendItems, pb.RecommendItemsRequest(page_size=-1))
+    recommender.failure = ZeroDivisionError()
+    refusal(stub.RecommendItems, pb.RecommendItemsRequest(request_id="r9"))
+    refused, failure, failed = [call.kwargs for call in log_events.calls]
+    assert (refused["client"], refused["reason"]) == ("127.0.0.1", "INVALID_FIELD")
+    assert (failure["request_id"], failed["reason"]) == ("r9", "INTERNAL")
+
+
+def test_user_ids_are_left_out_when_asked(start_server, open_stub, log_events):
+    settings = ServerSettings(log=LogSettings(user_ids="omitted"))
+    stub = open_stub(start_server(settings=settings))
+    stub.RecommendItems(pb.RecommendItemsRequest(user_id="secret-user"))
+    assert "user" not in log_events.calls[0].kwargs
+    assert "secret-user" not in str(log_events.calls)
+
+
 def test_call_whose_deadline_passed_is_not_worked_on(log_events):
     worked, statuses = [], []
     handler = grpc.unary_unary_rpc_method_handler(
@@ -183,8 +260,15 @@ def test_call_whose_deadline_passed_is_not_worked_on(log_events):
         pb.GetBundleRequest.FromString,
         pb.Bundle.SerializeToString,
     )
-    context = SimpleNamespace(time_remaining=lambda: 0.0, abort_with_status=statuses.append)
-    interceptor = CallInterceptor(Metrics(), log_events, b"key")
+    context = SimpleNamespace(
+        time_remaining=lambda: 0.0,
+        abort_with_status=statuses.append,
+        invocation_metadata=lambda: (),
+        peer_identities=lambda: None,
+        peer=lambda: "ipv4:127.0.0.1:1",
+    )
+    everybody = Access(None, None, clock=lambda: 0)
+    interceptor = CallInterceptor(Metrics(), log_events, b"key", everybody)
     details = SimpleNamespace(method="/recsys.v1.RecommenderService/GetBundle")
     interceptor.intercept_service(lambda _: handler, details).unary_unary(b"", context)
     assert worked == []
@@ -201,6 +285,7 @@ def test_log_lines_are_json_with_the_traceback():
         logger.error("failure", exc_info=error)
     first, second = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert (first["event"], first["code"], first["level"]) == ("call", "OK", "info")
+    assert list(first) == sorted(first)
     assert "ValueError: boom" in second["exception"]
 
 

@@ -79,5 +79,8 @@ class QuantileRamps(keras.layers.Layer):  # type: ignore[misc]
         num_features, num_ramps = self.low.shape
         outer = tuple(ops.shape(is_missing)[:-1])
         shape = (*outer, num_features, self.num_pieces, num_ramps // self.num_pieces)
-        pieces = ops.mean(ops.reshape(ramps, shape), axis=-1) * (1.0 - is_missing[..., None])
+        # A mean over one ramp would cost as much as the ramps themselves.
+        if num_ramps > self.num_pieces:
+            ramps = ops.mean(ops.reshape(ramps, shape), axis=-1)
+        pieces = ramps * (1.0 - is_missing[..., None])
         return ops.reshape(pieces, (*outer, num_features * self.num_pieces))

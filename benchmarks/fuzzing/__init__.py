@@ -1,0 +1,1 @@
+"""Hostile input: requests, bundles, and what must hold whatever they are."""

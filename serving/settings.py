@@ -1,0 +1,72 @@
+"""How one server runs: who may reach it, who vouches for its bundles, what it tells of itself.
+
+A TOML file for `recsys serve --config`, apart from what a bundle was made by. All paths count
+from the working directory.
+"""
+
+from math import ceil
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from recsys.settings import Settings
+
+
+class TlsSettings(Settings):
+    """Encryption of every call. PEM files, read when the server starts."""
+
+    certificate_file: Path
+    """The server's certificate, then those between it and the authority."""
+    private_key_file: Path
+    client_authority_file: Path | None = None
+    """Demands of callers a certificate by one of these authorities (mTLS)."""
+
+
+class LimitSettings(Settings):
+    """What one caller may take of the server's time."""
+
+    calls_per_second: float | None = Field(default=None, gt=0)
+    """Of each caller, on average; None for no limit."""
+    burst_calls: int | None = Field(default=None, ge=1)
+    """At once; None for a second's worth."""
+
+    @property
+    def burst(self) -> int:
+        """Calls that a caller may make at once after a pause."""
+        return self.burst_calls or ceil(self.calls_per_second or 1)
+
+
+class LogSettings(Settings):
+    """The line that each call leaves."""
+
+    user_ids: Literal["hashed", "omitted"] = "hashed"
+
+
+class TracingSettings(Settings):
+    """Spans for OpenTelemetry; needs `recsys[tracing]`."""
+
+    endpoint: str = Field(pattern=r"^https?://[^\s/]+$")
+    """OTLP over gRPC, as in `http://127.0.0.1:4317`; https for an encrypted one."""
+    sample_share: float = Field(default=1.0, ge=0, le=1)
+    """Of the calls whose caller has not decided already."""
+
+
+class ServerSettings(Settings):
+    """One server."""
+
+    open_to_network: bool = False
+    """Listen on an address that others reach although something below is missing."""
+    tokens_file: Path | None = None
+    """Who may call what, see `serving.tokens`; None asks no caller for a token."""
+    trusted_keys: tuple[Path, ...] = ()
+    """Public keys; with any, only bundles signed by one of them are served."""
+    tls: TlsSettings | None = None
+    limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()
+    tracing: TracingSettings | None = None
+
+    @property
+    def knows_its_callers(self) -> bool:
+        """Whether every caller has to prove who it is."""
+        return bool(self.tokens_file or (self.tls and self.tls.client_authority_file))
