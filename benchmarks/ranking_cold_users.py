@@ -37,12 +37,11 @@ from recsys.data.prepared import Prepared
 from recsys.evaluation.intervals import Interval, ratio_intervals
 from recsys.evaluation.ranking import user_aucs
 from recsys.exploration.predictor import Prediction, Predictor
-from recsys.exploration.rows import OF_ITEM, ExplorationRows, exploration_rows, item_numeric
+from recsys.exploration.rows import ExplorationRows, exploration_rows
 from recsys.ranking.items import ItemFeatures
 from recsys.ranking.ranker import Ranker
 from recsys.ranking.spec import FeatureSpec
-from recsys.settings import RecsysSettings
-from recsys.settings.exploration import ExplorationSettings
+from recsys.settings import ExplorationSettings, RecsysSettings
 
 CONFIG = "kuairand.toml"
 SIZES = (0, 1, 5, 10, 20)
@@ -110,7 +109,7 @@ def main() -> None:
     )
     place = arguments.runs / "ranking_cold_users"
     log = prepare_once(settings, place)
-    world = load_world(log, settings, exploration)
+    world = load_world(log, settings, exploration, place / "rows")
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     predictors = [process_of(world, exploration, place, seed) for seed in seeds]
     rankers = [ranker_of(log, settings, place, seed) for seed in seeds]
@@ -141,13 +140,16 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load_world(log: Prepared, settings: RecsysSettings, exploration: ExplorationSettings) -> World:
-    """Compute the rows of all parts."""
+def load_world(
+    log: Prepared, settings: RecsysSettings, exploration: ExplorationSettings, scratch: Path
+) -> World:
+    """Compute the rows of all parts into a directory."""
+    scratch.mkdir(parents=True, exist_ok=True)
     items = ItemFeatures.build(log.catalogue, log.vocabularies, settings.ranking)
     spec = spec_of(log, items, settings.ranking)
     splits = (TRAINING, VALIDATION, TEST)
-    rows = exploration_rows(log, items, spec, splits, exploration.context_length)
-    training = np.flatnonzero(rows.split == TRAINING)
+    rows = exploration_rows(log, items, spec, splits, exploration.context_length, scratch)
+    training = np.flatnonzero(rows.impressions.split == TRAINING)
     references = np.random.default_rng(0).choice(training, NUM_REFERENCES, replace=False)
     return World(
         rows, impressions_of(log, splits), items, spec, log.catalogue.num_trained, references
@@ -159,7 +161,7 @@ def process_of(world: World, exploration: ExplorationSettings, place: Path, seed
     key = hash_json({**exploration.model_dump(mode="json"), "spec": asdict(world.spec)})
     out = place / f"process-{key[:12]}-seed{seed}"
     out.mkdir(parents=True, exist_ok=True)
-    model, history = train_exploration(world.rows, world.spec, exploration, out, seed=seed)
+    model, history = train_exploration(world.rows, exploration, out, seed=seed)
     finish(model, history, world.rows, out, seed=seed)
     return Predictor.load(out)
 
@@ -176,10 +178,12 @@ def ranker_of(log: Prepared, settings: RecsysSettings, place: Path, seed: int) -
 
 def case_of(rows: ExplorationRows, split: int, size: int, rule: str) -> Case:
     """Choose the impressions of users with so many known watches, and cut the contexts to them."""
-    chosen = np.flatnonzero(rows.split == split)
+    chosen = np.flatnonzero(rows.impressions.split == split)
     context = rows.context.copy()
     if rule == "part":  # rows of a user are in order of time
-        _, first, user = np.unique(rows.user[chosen], return_index=True, return_inverse=True)
+        _, first, user = np.unique(
+            rows.impressions.user[chosen], return_index=True, return_inverse=True
+        )
         context[chosen] = context[chosen[first]][user]
     told = replace(rows, context=context)
     return Case(chosen[told.context_sizes()[chosen] >= size], told.cut(size))
@@ -288,8 +292,8 @@ def ranker_scores(world: World, rankers: Sequence[Ranker], case: Case) -> Scores
 
 def popularity(world: World, case: Case) -> np.ndarray:
     """Return the watch rates of the items as of the moment: [1, n]."""
-    column = item_numeric(world.spec).index(RATE)
-    return world.rows.features["numeric"][case.chosen, column][None]
+    column = world.spec.item_numeric.index(RATE)
+    return world.rows.impressions.features["candidate_numeric"][case.chosen, 0, column][None]
 
 
 def gauc_interval(
@@ -308,7 +312,7 @@ def gauc_interval(
 
 def spread_figures(case: Case, predictions: Sequence[Sequence[Prediction]]) -> dict[str, float]:
     """Return the coverage of the 80 % intervals in seconds, what lies outside, and the spread."""
-    seconds = case.rows.watch_ms[case.chosen] / 1000
+    seconds = case.rows.impressions.watch_ms[case.chosen] / 1000
     low, high, deviation = (
         np.stack([np.concatenate([getattr(c, name)[:, 0] for c in seed]) for seed in predictions])
         for name in ("low_seconds", "high_seconds", "deviation")
@@ -325,8 +329,8 @@ def spread_figures(case: Case, predictions: Sequence[Sequence[Prediction]]) -> d
 
 def _mean_user_aucs(world: World, case: Case, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return weights and AUCs, the mean over seeds, of the users with both classes: float64 [V]."""
-    users = world.rows.user[case.chosen]
-    labels = world.rows.completed[case.chosen] > 0
+    users = world.rows.impressions.user[case.chosen]
+    labels = world.rows.impressions.completed[case.chosen] > 0
     found = [user_aucs(users, labels, each) for each in scores]
     return found[0][1].astype(np.float64), np.mean([aucs for aucs, _ in found], axis=0)
 
@@ -344,11 +348,12 @@ def _offsets(world: World, predictor: Predictor, case: Case, size: int) -> Score
     if size == 0:
         return {name: np.zeros(len(case.chosen)) for name in SCORES}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in SCORES}
-    items = {name: world.rows.features[name][world.references] for name in OF_ITEM}
+    told_of = world.rows.inputs(world.references, world.rows.context[world.references])
+    items = {name: values[:, 0] for name, values in told_of.items() if name.startswith("target_")}
     for inputs in _inputs(case, size):
         num_users = len(inputs["request"])
         inputs |= {
-            f"target_{name}": np.broadcast_to(values, (num_users, *values.shape))
+            name: np.broadcast_to(values, (num_users, *values.shape))
             for name, values in items.items()
         }
         told = predictor.predict(inputs)

@@ -62,7 +62,7 @@ def answer_users(
         recommender: Of a bundle.
         state_directory: Where their states are.
         users_file: Ids, one a line, or Parquet or CSV with a column `user_id`; None takes all.
-        out: One row an answer: user_id, position, item_id, expected_watch_seconds, source.
+        out: One row an answer, with the columns of `ANSWER_SCHEMA`.
         num_items: Items a user.
     """
     states = _wanted_states(state_directory, users_file)
@@ -83,6 +83,7 @@ ANSWER_SCHEMA = pa.schema(
         ("item_id", pa.string()),
         ("expected_watch_seconds", pa.float32()),
         ("source", pa.string()),
+        ("propensity", pa.float64()),
     ]
 )
 
@@ -97,6 +98,7 @@ def answer_to_json(
             "item_id": item.item_id,
             "expected_watch_seconds": item.expected_watch_seconds,
             "source": item.source,
+            "propensity": item.propensity,
             **({"explanation": vars(item.explanation)} if item.explanation else {}),
         }
         for position, item in enumerate(answer.items)
@@ -150,6 +152,7 @@ def _to_table(states: Sequence[UserState], answers: Sequence[Recommendation]) ->
             "item_id": item.item_id,
             "expected_watch_seconds": item.expected_watch_seconds,
             "source": item.source,
+            "propensity": item.propensity,
         }
         for state, answer in zip(states, answers, strict=True)
         for position, item in enumerate(answer.items)

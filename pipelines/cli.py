@@ -103,6 +103,7 @@ for _step, _name, _help in (
     ("candidates", "train-candidates", "Train the candidate net."),
     ("index", "index", "Build the index and measure its recall."),
     ("ranking", "train-ranking", "Train the ranking net."),
+    ("exploration", "train-exploration", "Train the neural process of little known users."),
     ("bundle", "bundle", "Assemble what a server needs."),
     ("evaluation", "evaluate", "Measure the bundle on the test split and write the report."),
 ):

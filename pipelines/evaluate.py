@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.evaluate_candidates import baseline_lists, candidate_lists, measure_lists
+from pipelines.evaluate_exploration import evaluate_exploration
 from pipelines.evaluate_ranking import evaluate_ranking
 from pipelines.held_out import HeldOut, held_out_watches
 from pipelines.paths import RunPaths
@@ -71,6 +72,9 @@ def evaluate(settings: RecsysSettings, paths: RunPaths) -> dict[str, Any]:
     if bundle.ranker is not None:
         ranking = evaluate_ranking(settings, prepared, paths.ranking)
         figures |= {**ranking, "baselines": figures["baselines"] | ranking["baselines"]}
+        if settings.exploration.enabled:
+            coverage = evaluate_exploration(settings, prepared, paths.exploration)
+            figures["exploration"] = {"coverage": coverage}
     return figures
 
 
@@ -142,7 +146,11 @@ def _data(prepared: Prepared) -> dict[str, Any]:
 
 
 def _curves(paths: RunPaths) -> dict[str, Any]:
-    stages = {"candidates": paths.candidates, "ranking": paths.ranking}
+    stages = {
+        "candidates": paths.candidates,
+        "ranking": paths.ranking,
+        "exploration": paths.exploration,
+    }
     files = {stage: directory / "curves.json" for stage, directory in stages.items()}
     return {stage: json.loads(file.read_text()) for stage, file in files.items() if file.exists()}
 

@@ -1,7 +1,7 @@
 """Assemble what the steps before wrote into the one directory that a server needs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,10 @@ def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
         parts["candidates/successors.npy"] = successors
     if ranked:
         parts |= {f"ranking/{name}": paths.ranking / name for name in RANKING_FILES}
-    steps = ["prepared", "candidates", "index"] + ["ranking"] * ranked
+    explored = ranked and settings.exploration.enabled
+    if explored:
+        parts |= {f"exploration/{name}": paths.exploration / name for name in EXPLORATION_FILES}
+    steps = ["prepared", "candidates", "index"] + ["ranking"] * ranked + ["exploration"] * explored
     write_bundle(
         out,
         settings=settings,
@@ -49,11 +52,12 @@ def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
         popular=popular_rows(prepared),
         warmup_users=[state_to_json(state) for state in _warmup_states(prepared)],
         parents={step: read_identity(paths.root / step) for step in steps},
-        metrics=_validation_metrics(paths, ranked),
+        metrics=_validation_metrics(paths, steps),
     )
 
 
 RANKING_FILES = ("ranker.onnx", "calibration.json", "features.json", "heads.json")
+EXPLORATION_FILES = ("neural_process.onnx", "spread.json", "features.json")
 
 
 def popular_rows(prepared: Prepared) -> np.ndarray:
@@ -81,13 +85,14 @@ def _warmup_states(prepared: Prepared) -> Iterator[UserState]:
         yield replace(known, events=known.events.take(slice(-NUM_WARMUP_EVENTS, None)))
 
 
-def _validation_metrics(paths: RunPaths, ranked: bool) -> dict[str, Any]:
+def _validation_metrics(paths: RunPaths, steps: Collection[str]) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         "candidates": json.loads((paths.candidates / "model.json").read_text())["validation"],
         "index": json.loads((paths.index / "index.json").read_text()),
     }
-    if ranked:
-        metrics["ranking"] = json.loads((paths.ranking / "validation.json").read_text())
+    for step in ("ranking", "exploration"):
+        if step in steps:
+            metrics[step] = json.loads((paths.root / step / "validation.json").read_text())
     return metrics
 
 

@@ -31,6 +31,11 @@ class RunPaths:
         return self.root / "ranking"
 
     @property
+    def exploration(self) -> Path:
+        """The trained neural process."""
+        return self.root / "exploration"
+
+    @property
     def bundle(self) -> Path:
         """What a server needs."""
         return self.root / "bundle"

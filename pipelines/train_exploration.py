@@ -5,41 +5,44 @@ spread.json          factors on its deviation, fitted on the validation part
 features.json        names and sizes of its inputs
 validation.json      metrics of the validation part, coverage after calibration among them
 curves.json          how the training went
-unfinished/          checkpoints to go on from
+unfinished/          checkpoints to go on from; the mapped rows while it runs
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.train_ranking import spec_of
+from pipelines.train_ranking import (
+    quantile_rows,
+    rows_of,
+    scratch_directory,
+    spec_of,
+    write_validation,
+)
+from recsys.artefacts import UNFINISHED
 from recsys.core.backends import compile_call
 from recsys.core.random import stream
 from recsys.core.training import AfterEpoch, TrainingHistory, train
 from recsys.data.examples import TRAINING, VALIDATION
 from recsys.data.prepared import load_prepared
-from recsys.errors import DataError
 from recsys.exploration.batches import ExplorationBatches
 from recsys.exploration.calibration import FIRST_SIZES, Spread, fit_spread
 from recsys.exploration.export import export_process
+from recsys.exploration.features import target_numeric
 from recsys.exploration.neural_process import NeuralProcess, Scales
 from recsys.exploration.predictor import GRAPH, SPEC, SPREAD
 from recsys.exploration.rows import ExplorationRows, exploration_rows
 from recsys.ranking.items import ItemFeatures
-from recsys.ranking.model import quantiles, table_sizes
-from recsys.ranking.spec import FeatureSpec
-from recsys.settings import RankingSettings, RecsysSettings
-from recsys.settings.exploration import ExplorationSettings
+from recsys.ranking.model import quantiles
+from recsys.ranking.tables import table_sizes
+from recsys.settings import ExplorationSettings, RecsysSettings
 
 MONITOR = "outcome_loss"
 NUM_CHECKED = 64
 """Rows that the exported graph is compared on."""
 
 
-def main(
-    settings: RecsysSettings, exploration: ExplorationSettings, prepared: Path, out: Path
-) -> None:
+def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     """Train, calibrate, export: everything is written into `out`.
 
     Raises:
@@ -50,15 +53,15 @@ def main(
     log = load_prepared(prepared)
     items = ItemFeatures.build(log.catalogue, log.vocabularies, settings.ranking)
     spec = spec_of(log, items, settings.ranking)
-    splits = (TRAINING, VALIDATION)
-    rows = exploration_rows(log, items, spec, splits, exploration.context_length)
-    model, history = train_exploration(rows, spec, exploration, out, seed=settings.seed)
-    finish(model, history, rows, out, seed=settings.seed)
+    splits, length = (TRAINING, VALIDATION), settings.exploration.context_length
+    with scratch_directory(out / UNFINISHED / "rows") as scratch:
+        rows = exploration_rows(log, items, spec, splits, length, scratch)
+        model, history = train_exploration(rows, settings.exploration, out, seed=settings.seed)
+        finish(model, history, rows, out, seed=settings.seed)
 
 
 def train_exploration(
     rows: ExplorationRows,
-    spec: FeatureSpec,
     settings: ExplorationSettings,
     directory: Path,
     *,
@@ -69,14 +72,13 @@ def train_exploration(
 
     Args:
         rows: Of both.
-        spec: Of their features.
         settings: Of the net and its training.
         directory: For checkpoints and curves.
         seed: Of initial values, dropout, order, and sizes of contexts.
         after_epoch: Takes each epoch.
     """
-    chosen = rows_of(rows, TRAINING, "training")
-    model = new_model(rows, chosen, spec, settings, seed=seed)
+    chosen = rows_of(rows.impressions, TRAINING, "training")
+    model = new_model(rows, chosen, settings, seed=seed)
     batches = ExplorationBatches(
         rows, chosen, settings.training.batch_size, order=settings.context_order, seed=seed
     )
@@ -106,37 +108,35 @@ def finish(
     seed: int,
 ) -> Spread:
     """Calibrate the trained net on the validation rows, and write all files of it."""
-    validation = rows_of(rows, VALIDATION, "validation")
+    validation = rows_of(rows.impressions, VALIDATION, "validation")
     spread = calibrate(model, rows, seed=seed)
     checked = validation[:NUM_CHECKED]
     export_process(model, rows.inputs(checked, rows.context[checked]), out / GRAPH)
     model.spec.save(out / SPEC)
     spread.save(out / SPREAD)
-    content = history.best_metrics | {"best_epoch": history.best_epoch, "stop": history.stop}
-    text = json.dumps(content, sort_keys=True, indent=1)
-    (out / "validation.json").write_text(text + "\n", encoding="utf-8")
+    write_validation(history.best_metrics, history, out / "validation.json")
     return spread
 
 
 def new_model(
-    rows: ExplorationRows,
-    chosen: np.ndarray,
-    spec: FeatureSpec,
-    settings: ExplorationSettings,
-    *,
-    seed: int,
+    rows: ExplorationRows, chosen: np.ndarray, settings: ExplorationSettings, *, seed: int
 ) -> NeuralProcess:
     """Make a net for the chosen rows."""
-    outcome = rows.log_seconds[chosen]
+    spec, outcome = rows.spec, rows.log_seconds[chosen]
+    columns = [spec.item_numeric.index(name) for name in target_numeric(spec)]
+    numeric = rows.impressions.features["candidate_numeric"][quantile_rows(chosen, seed), 0]
     scales = Scales(
-        quantiles=quantiles(rows.features["numeric"][chosen], settings.num_quantiles),
+        quantiles=quantiles(numeric[:, columns], settings.num_quantiles),
         mean=float(outcome.mean()),
         deviation=max(float(outcome.std()), 1e-6),
     )
-    widths = RankingSettings(
-        embedding_scale=settings.embedding_scale, max_embedding_width=settings.max_embedding_width
+    sizes = table_sizes(
+        spec,
+        scale=settings.embedding_scale,
+        max_width=settings.max_embedding_width,
+        has_item_ids=True,
     )
-    return NeuralProcess(settings, spec, scales, table_sizes(widths, spec), seed=seed)
+    return NeuralProcess(settings, spec, scales, sizes, seed=seed)
 
 
 def calibrate(model: NeuralProcess, rows: ExplorationRows, *, seed: int) -> Spread:
@@ -151,7 +151,7 @@ def calibrate(model: NeuralProcess, rows: ExplorationRows, *, seed: int) -> Spre
     batch_size = model.settings.training.batch_size
     residuals = []
     for first, last in zip(FIRST_SIZES, (*FIRST_SIZES[1:], longest + 1), strict=True):
-        own = np.flatnonzero((rows.split == VALIDATION) & (sizes >= first))
+        own = np.flatnonzero((rows.impressions.split == VALIDATION) & (sizes >= first))
         most = np.maximum(np.minimum(sizes, last - 1), first)
         cut = rows.cut(rng.integers(first, most + 1))
         batches = ExplorationBatches(cut, own, batch_size, order="newest", seed=seed)
@@ -159,21 +159,6 @@ def calibrate(model: NeuralProcess, rows: ExplorationRows, *, seed: int) -> Spre
         mean, deviation = found[: len(own), 0], found[: len(own), 1]
         residuals.append((rows.log_seconds[own] - mean) / deviation)
     return fit_spread(residuals, FIRST_SIZES)
-
-
-def rows_of(rows: ExplorationRows, split: int, name: str) -> np.ndarray:
-    """Return the rows of a part of the split: int64 [n].
-
-    Raises:
-        DataError: There are none.
-    """
-    chosen = np.flatnonzero(rows.split == split)
-    if len(chosen) == 0:
-        raise DataError(
-            f"the {name} part of the log has no impression of known watch time, expected at least "
-            f"one: look at the [split] section of the configuration"
-        )
-    return chosen
 
 
 class Validation:
@@ -185,7 +170,7 @@ class Validation:
     """
 
     def __init__(self, model: NeuralProcess, rows: ExplorationRows) -> None:
-        self._chosen = rows_of(rows, VALIDATION, "validation")
+        self._chosen = rows_of(rows.impressions, VALIDATION, "validation")
         self._losses = compile_call(model, model.row_losses)
         cut = rows.cut(stream(0, "validation_sizes").integers(0, rows.context_sizes() + 1))
         batch_size = model.settings.training.batch_size

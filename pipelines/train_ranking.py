@@ -34,10 +34,11 @@ from recsys.ranking.export import export_ranker
 from recsys.ranking.formula import Formula
 from recsys.ranking.heads import fit_heads
 from recsys.ranking.items import ItemFeatures
-from recsys.ranking.model import RankingModel, Scales, quantiles, table_sizes
+from recsys.ranking.model import RankingModel, Scales, quantiles
 from recsys.ranking.ranker import CALIBRATION, GRAPH, HEADS, SPEC
 from recsys.ranking.rows import RankingRows, map_rows
 from recsys.ranking.spec import FeatureSpec, Priors, duration_seconds, model_inputs, new_spec
+from recsys.ranking.tables import table_sizes
 from recsys.settings import RankingSettings, RecsysSettings
 
 MAX_QUANTILE_ROWS = 200_000
@@ -75,7 +76,7 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
         calibration.save(out / CALIBRATION)
         if settings.ranking.precision != "float32":
             choose_precision(settings, log.vocabularies, rows, validation.chosen, out)
-    _write_validation(metrics, history, out / "validation.json")
+    write_validation(metrics, history, out / "validation.json")
 
 
 def spec_of(log: Prepared, items: ItemFeatures, settings: RankingSettings) -> FeatureSpec:
@@ -110,7 +111,7 @@ def train_model(
     after_epoch: AfterEpoch | None = None,
 ) -> tuple[RankingModel, TrainingHistory]:
     """Train on the training rows, early stop on the validation rows."""
-    chosen = _rows_of(rows, TRAINING, "training")
+    chosen = rows_of(rows, TRAINING, "training")
     model, batches = _model_and_batches(rows, chosen, spec, settings, seed)
     history = train(
         model,
@@ -177,7 +178,12 @@ def _model_and_batches(
         num_thresholds=settings.num_thresholds,
         num_duration_groups=settings.num_duration_groups,
     )
-    sizes = table_sizes(settings, spec)
+    sizes = table_sizes(
+        spec,
+        scale=settings.embedding_scale,
+        max_width=settings.max_embedding_width,
+        has_item_ids=settings.item_ids,
+    )
     model = RankingModel(settings, spec, scales, heads, sizes, seed=seed)
     batches = RankingBatches(
         rows,
@@ -201,15 +207,25 @@ def mapped_rows(
         log: The prepared log.
         items: Its items.
         spec: The inputs.
-        scratch: Directory of the rows; emptied first, where a killed step left a full one. A
-            name drawn anew each time would leave the rows of every kill behind.
+        scratch: Directory of the rows.
     """
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    with scratch_directory(scratch) as directory:
+        yield map_rows(log, items, spec, (TRAINING, VALIDATION), directory)
+
+
+@contextlib.contextmanager
+def scratch_directory(path: Path) -> Iterator[Path]:
+    """Give an empty directory for the time of the block.
+
+    A killed step leaves a full one, which is emptied here: a name drawn anew each time would leave
+    what every kill left behind.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
     try:
-        yield map_rows(log, items, spec, (TRAINING, VALIDATION), scratch)
+        yield path
     finally:
-        shutil.rmtree(scratch)
+        shutil.rmtree(path)
 
 
 class Validation:
@@ -229,7 +245,7 @@ class Validation:
 
     def __init__(self, model: RankingModel, rows: RankingRows, split: int = VALIDATION) -> None:
         self._model, self._heads = model, model.heads
-        self.chosen = _rows_of(rows, split, "validation" if split == VALIDATION else "training")
+        self.chosen = rows_of(rows, split, "validation" if split == VALIDATION else "training")
         self._rows = rows
         self._outputs = compile_call(model, model.outputs_and_losses)
         self._batches = RankingBatches(
@@ -305,7 +321,17 @@ def _training_seconds(model: RankingModel, rows: RankingRows) -> float:
     return float(expected.sum(dtype=np.float64))
 
 
-def _rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:
+def rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:
+    """Return the rows of a part of the split: int64 [n].
+
+    Args:
+        rows: All rows.
+        split: Value of the part.
+        name: Of the part, for the error.
+
+    Raises:
+        DataError: It has none of known watch time.
+    """
     chosen = np.flatnonzero(rows.split == split)
     if len(chosen) == 0:
         raise DataError(
@@ -315,17 +341,23 @@ def _rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:
     return chosen
 
 
+def quantile_rows(chosen: np.ndarray, seed: int) -> np.ndarray:
+    """Return the rows that quantiles are taken from: int64 [n], sorted if they are not all."""
+    if len(chosen) <= MAX_QUANTILE_ROWS:
+        return chosen
+    rng = stream(seed, "quantile_rows")
+    return np.sort(rng.choice(chosen, MAX_QUANTILE_ROWS, replace=False))
+
+
 def _scales(rows: RankingRows, chosen: np.ndarray, num_quantiles: int, seed: int) -> Scales:
-    sample = chosen
-    if len(chosen) > MAX_QUANTILE_ROWS:
-        rng = stream(seed, "quantile_rows")
-        sample = np.sort(rng.choice(chosen, MAX_QUANTILE_ROWS, replace=False))
+    sample = quantile_rows(chosen, seed)
     return Scales(
         quantiles(rows.features["user_numeric"][sample], num_quantiles),
         quantiles(rows.features["candidate_numeric"][sample, 0], num_quantiles),
     )
 
 
-def _write_validation(metrics: Mapping[str, float], history: TrainingHistory, path: Path) -> None:
+def write_validation(metrics: Mapping[str, float], history: TrainingHistory, path: Path) -> None:
+    """Write the metrics of the validation part, and which epoch they are of."""
     content = {**metrics, "best_epoch": history.best_epoch, "stop": history.stop}
     path.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n", encoding="utf-8")

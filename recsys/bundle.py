@@ -3,7 +3,8 @@
 A bundle is never changed after it is written. Its manifest holds the sha256 of every file, the
 hashes of what it was made from, and library versions; its id is the hash of the canonical
 manifest without id and signature. `load` verifies every byte before it parses any: see
-`recsys.verification`.
+`recsys.verification`. Parts that may be absent do not change the format: a bundle made before there
+was `exploration/` is still read.
 
     manifest.json       format, hashes, parents, versions, data_until, validation metrics, id
     settings.json       the resolved configuration
@@ -12,7 +13,10 @@ manifest without id and signature. `load` verifies every byte before it parses a
     candidates/         user_tower.onnx (and user_tower_2.onnx ... of nets side by side),
                         item_vectors.npy, successors.npy (if the net is told)
     index/              what `recsys.index` saved
-    ranking/            ranker.onnx, calibration, feature spec, item feature tables (if ranked)
+    ranking/            ranker.onnx, calibration, feature spec, heads (if ranked)
+    item_features/      what the ranking net knows of each item
+    exploration/        neural_process.onnx, calibration, feature spec (if trained); loaded only
+                        where the settings order by it
     item_counters.npy   int64 [N, 5] as of data_until
     popular.npy         int32 rows, the fallback when retrieval fails
     warmup.json         user states that the server answers before it reports ready
@@ -37,6 +41,7 @@ from recsys.data.examples import ITEM_COUNTERS
 from recsys.data.prepared import Prepared
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import ArtefactError, BundleError, ConfigError
+from recsys.exploration.predictor import Predictor
 from recsys.index.base import Index, load_index
 from recsys.ranking.items import ItemFeatures
 from recsys.ranking.ranker import Ranker
@@ -62,6 +67,7 @@ class Bundle:
         item_counters: int64 [N, 5], `ITEM_COUNTERS`.
         popular: int32 [<= 1000], rows by decreasing recent watches.
         ranker: None where the log has no watch time; items then stay in candidate order.
+        process: The neural process, where the order is drawn from it.
         warmup_users: User states in the JSON form of `recsys.state_files`.
     """
 
@@ -79,6 +85,7 @@ class Bundle:
     item_counters: np.ndarray
     popular: np.ndarray
     ranker: Ranker | None
+    process: Predictor | None
     warmup_users: list[dict[str, Any]]
 
     @classmethod
@@ -175,6 +182,7 @@ def read_settings(directory: Path) -> RecsysSettings:
 def _parse(directory: Path, manifest: dict[str, Any]) -> Bundle:
     settings = RecsysSettings.model_validate_json((directory / SETTINGS).read_text())
     ranked = (directory / "ranking").is_dir()
+    drawn = settings.serving.exploration.policy == "thompson"
     successors = directory / "candidates" / "successors.npy"
     return Bundle(
         bundle_id=manifest["bundle_id"],
@@ -194,6 +202,7 @@ def _parse(directory: Path, manifest: dict[str, Any]) -> Bundle:
         item_counters=_load(directory / "item_counters.npy"),
         popular=_load(directory / "popular.npy"),
         ranker=Ranker.load(directory / "ranking") if ranked else None,
+        process=Predictor.load(directory / "exploration") if ranked and drawn else None,
         warmup_users=json.loads((directory / "warmup.json").read_text()),
     )
 

@@ -1,10 +1,10 @@
 """Requests in, ranked items out: the algorithm that the server and offline evaluation share.
 
-    states -> user views -> user vectors -> candidates -> features -> expected seconds -> page
+    states -> user views -> user vectors -> candidates -> features -> expected seconds -> order
 
 A stage that breaks, or for which no time is left, is replaced by something simpler and named in
-the answer: no ranker means candidate order, no index means popular items. A batch of requests
-gets the answers that each would get alone.
+the answer: no draw means the order of the scores, no ranker candidate order, no index popular
+items. A batch of requests gets the answers that each would get alone.
 """
 
 import time
@@ -19,6 +19,7 @@ from recsys.data.user_states import timelines_of_states
 from recsys.eligibility import REASONS, Eligibility, Restrictions
 from recsys.errors import RequestError
 from recsys.live_counters import LiveCounters
+from recsys.ordering import Order, Ordering, greedy_order
 from recsys.requests import Explanation, RankedItem, Recommendation, Request
 from recsys.retrieval import Candidates, Retrieval
 from recsys.scoring import Scored, Scoring
@@ -28,8 +29,9 @@ from recsys.user_views import UserViews, view_users
 TimeRemaining = Callable[[], float]
 """Seconds until the caller stops waiting."""
 
-RANKER_SAFETY = 1.5
-"""The ranker is skipped if less than this many times its usual seconds are left."""
+SAFETY = 1.5
+"""A stage is skipped if less than this many times its usual seconds are left."""
+NO_TIME = "no time left"
 
 
 @dataclass
@@ -38,6 +40,21 @@ class _Trace:
 
     failures: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+class _Clock:
+    """Knows how long a stage usually takes a request."""
+
+    def __init__(self) -> None:
+        self._usual_seconds = 0.0
+
+    def is_late(self, time_remaining: TimeRemaining | None) -> bool:
+        """Say whether the stage no longer fits."""
+        return time_remaining is not None and time_remaining() < SAFETY * self._usual_seconds
+
+    def note(self, seconds: float, num_requests: int) -> None:
+        """Take how long it took so many requests together."""
+        self._usual_seconds += 0.1 * (seconds / num_requests - self._usual_seconds)
 
 
 class Recommender:
@@ -54,7 +71,8 @@ class Recommender:
         items = bundle.item_features
         self._counters = LiveCounters(bundle.item_counters, items.channel, items.num_channels)
         self._scoring = Scoring(bundle, self._counters) if bundle.ranker else None
-        self._ranker_seconds = 0.0
+        self._ordering = Ordering(bundle)
+        self._ranking_clock, self._ordering_clock = _Clock(), _Clock()
 
     @property
     def bundle_id(self) -> str:
@@ -93,10 +111,12 @@ class Recommender:
         users = view_users(requests, self._bundle)
         trace.seconds["understand"] = time.perf_counter() - started
         candidates = self._candidates(requests, users, trace)
-        scored = self._score(requests, users, candidates, trace, time_remaining)
+        explored = self._ordering.explored(users)
+        scored = self._score(requests, users, candidates, explored, trace, time_remaining)
+        orders = self._orders(requests, users, scored, explored, trace, time_remaining)
         return [
-            _answer(request, found, score, trace, self._bundle.catalogue.item_ids)
-            for request, found, score in zip(requests, candidates, scored, strict=True)
+            _answer(*each, trace, self._bundle.catalogue.item_ids)
+            for each in zip(requests, candidates, scored, orders, strict=True)
         ]
 
     def candidates(self, requests: Sequence[Request]) -> list[Candidates]:
@@ -208,26 +228,68 @@ class Recommender:
         requests: Sequence[Request],
         users: UserViews,
         candidates: Sequence[Candidates],
+        explored: np.ndarray,
         trace: _Trace,
         time_remaining: TimeRemaining | None,
     ) -> list[Scored | None]:
         nothing: list[Scored | None] = [None] * len(requests)
         if self._scoring is None:
             return nothing
-        if time_remaining and time_remaining() < RANKER_SAFETY * self._ranker_seconds:
-            trace.failures["ranker"] = "no time left"
+        if self._ranking_clock.is_late(time_remaining):
+            trace.failures["ranker"] = NO_TIME
             return nothing
         started = time.perf_counter()
         explained = any(request.explained for request in requests)
+        kept = explored & self._ordering.needs_inputs
         try:
-            scored = self._scoring.score(users, candidates, explained=explained)
+            scored = self._scoring.score(users, candidates, explained=explained, inputs_kept=kept)
         except Exception as error:  # a broken ranker must cost quality, never the answer
             trace.failures["ranker"] = repr(error)
             return nothing
         trace.seconds["rank"] = time.perf_counter() - started
-        per_request = trace.seconds["rank"] / len(requests)
-        self._ranker_seconds += 0.1 * (per_request - self._ranker_seconds)
+        self._ranking_clock.note(trace.seconds["rank"], len(requests))
         return list(scored)
+
+    def _orders(
+        self,
+        requests: Sequence[Request],
+        users: UserViews,
+        scored: Sequence[Scored | None],
+        explored: np.ndarray,
+        trace: _Trace,
+        time_remaining: TimeRemaining | None,
+    ) -> list[Order | None]:
+        """Order the candidates of every request; None where no score says how."""
+        orders: list[Order | None] = []
+        for position, (request, score) in enumerate(zip(requests, scored, strict=True)):
+            if score is None:
+                orders.append(None)
+            elif explored[position]:
+                orders.append(self._draw(request, users, position, score, trace, time_remaining))
+            else:
+                orders.append(greedy_order(score, request.num_items))
+        return orders
+
+    def _draw(
+        self,
+        request: Request,
+        users: UserViews,
+        position: int,
+        scored: Scored,
+        trace: _Trace,
+        time_remaining: TimeRemaining | None,
+    ) -> Order:
+        if self._ordering_clock.is_late(time_remaining):
+            return greedy_order(scored, request.num_items, failure=NO_TIME)
+        started = time.perf_counter()
+        try:
+            order = self._ordering.draw(request, users, position, scored)
+        except Exception as error:  # a broken process must cost exploration, never the answer
+            return greedy_order(scored, request.num_items, failure=repr(error))
+        seconds = time.perf_counter() - started
+        self._ordering_clock.note(seconds, 1)
+        trace.seconds["explore"] = trace.seconds.get("explore", 0.0) + seconds
+        return order
 
     def _why_missing(self, request: Request, users: UserViews, row: int) -> str:
         restrictions = self._restrictions(request, users, 0)
@@ -267,31 +329,42 @@ def _answer(
     request: Request,
     candidates: Candidates,
     scored: Scored | None,
+    order: Order | None,
     trace: _Trace,
     item_ids: Callable[[np.ndarray], list[str]],
 ) -> Recommendation:
-    order = np.arange(len(candidates.rows))
-    if scored is not None:
-        order = np.argsort(-scored.score, kind="stable")
-    chosen = order[: request.num_items]
+    order = order or Order(np.arange(len(candidates.rows))[: request.num_items])
+    failures = trace.failures | ({"exploration": order.failure} if order.failure else {})
     items = (
         RankedItem(
             item_id=item_id,
             expected_watch_seconds=None if scored is None else float(scored.seconds[position]),
             source=candidates.source,
-            explanation=_explanation(candidates, scored, position) if request.explained else None,
+            explanation=_explanation(candidates, scored, order, place)
+            if request.explained
+            else None,
+            propensity=None if order.propensity is None else float(order.propensity[place]),
         )
-        for item_id, position in zip(item_ids(candidates.rows[chosen]), chosen, strict=True)
+        for place, (item_id, position) in enumerate(
+            zip(item_ids(candidates.rows[order.chosen]), order.chosen, strict=True)
+        )
     )
     return Recommendation(
         items=tuple(items),
-        degraded_stages=tuple(sorted(trace.failures)),
-        failures=dict(trace.failures),
+        degraded_stages=tuple(sorted(failures)),
+        failures=failures,
         dropped=candidates.dropped,
         stage_seconds=dict(trace.seconds),
     )
 
 
-def _explanation(candidates: Candidates, scored: Scored | None, position: int) -> Explanation:
-    features = scored.features[position] if scored is not None else {}
-    return Explanation(float(candidates.scores[position]), int(position), features)
+def _explanation(
+    candidates: Candidates, scored: Scored | None, order: Order, place: int
+) -> Explanation:
+    position = order.chosen[place]
+    return Explanation(
+        candidate_score=float(candidates.scores[position]),
+        candidate_rank=int(position),
+        features=scored.features[position] if scored is not None else {},
+        exploration={name: float(values[place]) for name, values in order.drawn_from.items()},
+    )

@@ -36,6 +36,8 @@ class Request:
         item_filter: See `ItemFilter`.
         seen_removed: Whether watched items are removed; a surface that allows a rewatch says no.
         explained: Whether each item carries its `Explanation`.
+        request_id: What chance follows, with the user's id: the same one gives the same draws.
+            Empty takes `now`.
     """
 
     user: UserState
@@ -47,25 +49,44 @@ class Request:
     item_filter: ItemFilter = ItemFilter()
     seen_removed: bool = True
     explained: bool = False
+    request_id: str = ""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an item is where it is."""
+    """Why an item is where it is.
+
+    Args:
+        candidate_score: Of the candidate stage.
+        candidate_rank: From 0, among the candidates.
+        features: What the ranking net was fed, by name.
+        exploration: What the order was drawn from, by name; empty where nothing was drawn.
+    """
 
     candidate_score: float
     candidate_rank: int
     features: dict[str, float | str]
+    exploration: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RankedItem:
-    """One answer. Without a ranking net (or when it was skipped) the seconds are None."""
+    """One answer.
+
+    Args:
+        item_id: External id.
+        expected_watch_seconds: None without a ranking net, or when it was skipped.
+        source: Of the candidates.
+        explanation: If asked for.
+        propensity: Probability of this item at this position given those before it, under the
+            policy that drew the order; None where nothing was drawn (greedy).
+    """
 
     item_id: str
     expected_watch_seconds: float | None
     source: str
     explanation: Explanation | None = None
+    propensity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +95,8 @@ class Recommendation:
 
     Args:
         items: Best first.
-        degraded_stages: Stages that failed or were skipped (`index`, `ranker`, ...), and were
-            replaced by something simpler.
+        degraded_stages: Stages that failed or were skipped (`index`, `ranker`, `exploration`),
+            and were replaced by something simpler.
         failures: Degraded stage -> what went wrong, for the log of whoever runs this.
         dropped: Reason -> number of candidates removed (`watched`, `excluded`, `filtered`,
             `unavailable`, `current`).

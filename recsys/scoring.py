@@ -1,7 +1,7 @@
 """The ranking stage of a request: features of its candidates, what the heads say, a score."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,11 +27,14 @@ class Scored:
         score: float32 [C], what candidates are ordered by.
         seconds: float32 [C], expected watch time.
         features: Of each candidate, name -> value; empty unless asked for.
+        inputs: All that the ranking net was fed, as `recsys.ranking.features` gives it for this
+            one request; empty unless kept.
     """
 
     score: np.ndarray
     seconds: np.ndarray
     features: list[dict[str, float | str]]
+    inputs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Scoring:
@@ -51,13 +54,25 @@ class Scoring:
         self._counters = counters
 
     def score(
-        self, users: UserViews, candidates: Sequence[Candidates], *, explained: bool
+        self,
+        users: UserViews,
+        candidates: Sequence[Candidates],
+        *,
+        explained: bool,
+        inputs_kept: np.ndarray | None = None,
     ) -> list[Scored]:
         """Score the candidates of every request.
+
+        Args:
+            users: Q users.
+            candidates: Of each.
+            explained: Whether features come by name.
+            inputs_kept: bool [Q], whose inputs are kept; None keeps nobody's.
 
         Raises:
             FloatingPointError: The net gave a score that is not finite.
         """
+        kept = np.zeros(len(candidates), bool) if inputs_kept is None else inputs_kept
         starts = range(0, len(candidates), RANKED_TOGETHER)
         together = [
             np.arange(start, min(start + RANKED_TOGETHER, len(candidates))) for start in starts
@@ -65,7 +80,7 @@ class Scoring:
         return [
             scored
             for positions in together
-            for scored in self._score_some(users, candidates, positions, explained)
+            for scored in self._score_some(users, candidates, positions, explained, kept)
         ]
 
     def _score_some(
@@ -74,6 +89,7 @@ class Scoring:
         candidates: Sequence[Candidates],
         positions: np.ndarray,
         explained: bool,
+        inputs_kept: np.ndarray,
     ) -> list[Scored]:
         chosen = [candidates[position] for position in positions]
         if not any(len(each.rows) for each in chosen):  # the net takes one candidate at least
@@ -90,7 +106,8 @@ class Scoring:
             if not (np.isfinite(own).all() and np.isfinite(score).all()):
                 raise FloatingPointError("the ranking net gave a score that is not finite")
             named = self._named(features, row, len(each.rows)) if explained else []
-            scored.append(Scored(score, own, named))
+            inputs = _own(features, row, len(each.rows)) if inputs_kept[positions[row]] else {}
+            scored.append(Scored(score, own, named, inputs))
         return scored
 
     def _features(
@@ -132,6 +149,15 @@ class Scoring:
             _known(user | dict(zip(names["candidate_numeric"], values.tolist(), strict=True)))
             for values in features["candidate_numeric"][row, :num_candidates]
         ]
+
+
+def _own(features: dict[str, np.ndarray], row: int, num_candidates: int) -> dict[str, np.ndarray]:
+    """Return views of one request's features, without padding."""
+    own = {name: values[row : row + 1] for name, values in features.items()}
+    return {
+        name: values[:, :num_candidates] if name.startswith("candidate_") else values
+        for name, values in own.items()
+    }
 
 
 def _known(features: dict[str, float]) -> dict[str, float | str]:

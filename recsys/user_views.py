@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from recsys.data.timelines import Timelines, WatchHistories, watch_histories
 from recsys.data.tokens import tokens
 from recsys.data.user_log import ages
 from recsys.data.user_states import timelines_of_states
+from recsys.exploration.features import KnownWatches
 from recsys.requests import Request
 
 
@@ -39,6 +41,11 @@ class UserViews:
     successions: SuccessorCounts | None
     codes: dict[str, np.ndarray]
     numeric: dict[str, np.ndarray]
+
+    @cached_property
+    def known_watches(self) -> KnownWatches:
+        """What the neural process may know of the users."""
+        return KnownWatches(self.timelines)
 
     def watched_rows(self, position: int) -> np.ndarray:
         """Return the catalogue rows that a user is known to have watched: sorted, unique."""

@@ -106,7 +106,8 @@ class RecommenderServicer:
         request = translate.to_request(message, state, settings, now=self._clock(), blocked=blocked)
         num_items = min(request.num_items * RANKED_PAGES, settings.num_candidates)
         answer = recommender.recommend(
-            [replace(request, num_items=num_items)], time_remaining=context.time_remaining
+            [replace(request, num_items=num_items, request_id=request_id)],
+            time_remaining=context.time_remaining,
         )[0]
         answer = replace(
             answer,

@@ -239,6 +239,8 @@ def _to_item(item: RankedItem, position: int) -> Any:
     )
     if item.expected_watch_seconds is not None:
         message.expected_watch_duration.CopyFrom(_to_duration(item.expected_watch_seconds))
+    if item.propensity is not None:
+        message.propensity = item.propensity
     if item.explanation is not None:
         message.explanation.CopyFrom(_to_explanation(item.explanation))
     return message
@@ -252,7 +254,9 @@ def _to_duration(seconds: float) -> Duration:
 
 def _to_explanation(explanation: Explanation) -> Any:
     message = recommender_pb2.Explanation(
-        candidate_score=explanation.candidate_score, candidate_rank=explanation.candidate_rank
+        candidate_score=explanation.candidate_score,
+        candidate_rank=explanation.candidate_rank,
+        exploration=explanation.exploration,
     )
     for name, value in explanation.features.items():
         if isinstance(value, str):

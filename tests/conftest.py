@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,19 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         main(load_settings(Path(__file__).with_name("tiny.toml")), shared / "tiny")
     return shared / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make the bundle of the tiny run anew, with some settings overridden."""
+    from pipelines import make_bundle
+    from pipelines.config import load_settings
+    from pipelines.paths import RunPaths
+
+    def make(*overrides: str) -> Path:
+        out = tmp_path_factory.mktemp("bundle")
+        settings = load_settings(Path(__file__).with_name("tiny.toml"), overrides)
+        make_bundle.main(settings, RunPaths(tiny_run), out)
+        return out
+
+    return make

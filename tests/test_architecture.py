@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("recsys", "serving", "pipelines")
 FOUNDATION = {"recsys.errors", "recsys.settings", "recsys.artefacts", "recsys.progress"}
 STAGES = {"recsys.data", "recsys.candidates", "recsys.ranking", "recsys.index"}
-SERVED = FOUNDATION | STAGES | {"recsys.state", "recsys.requests", "recsys.bundle"}
+SERVED = (
+    FOUNDATION | STAGES | {"recsys.exploration", "recsys.state", "recsys.requests", "recsys.bundle"}
+)
 ALLOWED = {
     "recsys.core": FOUNDATION,
     "recsys.data": FOUNDATION | {"recsys.core", "recsys.state"},
@@ -28,16 +30,18 @@ ALLOWED = {
     "recsys.requests": FOUNDATION | {"recsys.state"},
     "recsys.signing": FOUNDATION,
     "recsys.verification": FOUNDATION | {"recsys.signing"},
-    "recsys.bundle": FOUNDATION | STAGES | {"recsys.verification"},
+    "recsys.bundle": FOUNDATION | STAGES | {"recsys.exploration", "recsys.verification"},
     "recsys.eligibility": SERVED,
     "recsys.live_counters": SERVED,
     "recsys.user_views": SERVED,
     "recsys.retrieval": SERVED | {"recsys.eligibility"},
     "recsys.scoring": SERVED | {"recsys.live_counters", "recsys.retrieval", "recsys.user_views"},
+    "recsys.ordering": SERVED | {"recsys.core", "recsys.scoring", "recsys.user_views"},
     "recsys.recommender": SERVED
     | {
         "recsys.eligibility",
         "recsys.live_counters",
+        "recsys.ordering",
         "recsys.retrieval",
         "recsys.scoring",
         "recsys.user_views",

@@ -7,6 +7,9 @@ from recsys.bundle import Bundle
 from recsys.data.examples import TEST
 from recsys.data.prepared import load_prepared
 from recsys.data.user_states import user_states
+from recsys.exploration.features import target_numeric
+from recsys.exploration.predictor import Predictor
+from recsys.exploration.rows import exploration_rows
 from recsys.ranking.ranker import Ranker
 from recsys.ranking.rows import rows_by_shard
 from recsys.recommender import Recommender
@@ -15,21 +18,22 @@ from recsys.retrieval import Candidates
 from recsys.user_views import view_users
 
 NUM_IMPRESSIONS = 80
+CONTEXT_LENGTH = 48
+COUNTED = ("item_impressions", "item_watch_rate", "item_mean", "item_click", "channel_")
+"""Numbers of an item that a request has as of now, whatever its moment."""
 CONTEXT = ("surface", "device", "country")
 
 
 @pytest.fixture(scope="module")
-def both(tiny_run):
-    """Features of test impressions: of the training path and of the served one, row by row."""
+def asked(tiny_run):
+    """Test impressions of the first shard: which they are, and as requests of that moment."""
     prepared = load_prepared(tiny_run / "prepared")
     bundle = Bundle.load(tiny_run / "bundle")
-    recommender = Recommender(bundle)
     shard = prepared.shards[0]
     examples = shard.ranking
-    spec = bundle.ranker.spec
-    trained = next(rows_by_shard(prepared, bundle.item_features, spec, {TEST})).features
-    chosen = np.linspace(0, len(trained["history"]) - 1, NUM_IMPRESSIONS).astype(int)
-    rows = np.flatnonzero(examples.split == TEST)[chosen]
+    every = np.flatnonzero(examples.split == TEST)
+    chosen = np.linspace(0, len(every) - 1, NUM_IMPRESSIONS).astype(int)
+    rows = every[chosen]
     states = list(user_states(prepared, shard))
     requests = [
         Request(
@@ -43,9 +47,37 @@ def both(tiny_run):
         Candidates(np.array([examples.item[row], 0, 1], np.int32), np.ones(3), "candidate_net", {})
         for row in rows
     ]
+    return prepared, bundle, chosen, requests, candidates
+
+
+@pytest.fixture(scope="module")
+def both(asked):
+    """Features of test impressions: of the training path and of the served one, row by row."""
+    prepared, bundle, chosen, requests, candidates = asked
+    spec = bundle.ranker.spec
+    trained = next(rows_by_shard(prepared, bundle.item_features, spec, {TEST})).features
     users = view_users(requests, bundle)
-    served = recommender._scoring._features(users, candidates, np.arange(len(rows)))
+    scoring = Recommender(bundle)._scoring
+    served = scoring._features(users, candidates, np.arange(len(requests)))
     return {name: values[chosen] for name, values in trained.items()}, served, spec
+
+
+@pytest.fixture(scope="module")
+def process_both(asked, tiny_run, tmp_path_factory):
+    """Inputs of the neural process: of the training path, and of each request alone."""
+    prepared, bundle, chosen, requests, candidates = asked
+    spec, scratch = bundle.ranker.spec, tmp_path_factory.mktemp("rows")
+    rows = exploration_rows(prepared, bundle.item_features, spec, {TEST}, CONTEXT_LENGTH, scratch)
+    recommender, users = Recommender(bundle), view_users(requests, bundle)
+    scored = recommender._scoring.score(
+        users, candidates, explained=False, inputs_kept=np.ones(len(requests), bool)
+    )
+    served = [
+        recommender._ordering._inputs(users, position, each, spec)
+        for position, each in enumerate(scored)
+    ]
+    joined = {name: np.concatenate([each[name] for each in served]) for name in served[0]}
+    return rows.inputs(chosen, rows.context[chosen]), joined, spec
 
 
 def context_of(prepared, examples, row):
@@ -107,9 +139,52 @@ def test_calibration_factors_are_equal_bit_by_bit(both, tiny_run):
 
 def test_candidate_numbers_are_equal_bit_by_bit_but_for_live_counters(both):
     trained, served, spec = both
-    counted = ("item_impressions", "item_watch_rate", "item_mean", "item_click", "channel_")
-    columns = [n for n, name in enumerate(spec.item_numeric) if not name.startswith(counted)]
+    columns = [n for n, name in enumerate(spec.item_numeric) if not name.startswith(COUNTED)]
     assert len(columns) > 8
     np.testing.assert_array_equal(
         served["candidate_numeric"][:, 0, columns], trained["candidate_numeric"][:, 0, columns]
     )
+
+
+def test_contexts_are_short_long_and_full(process_both):
+    sizes = process_both[0]["context_known"].sum(axis=1)
+    assert sizes.min() == 0 and sizes.max() == CONTEXT_LENGTH
+    assert len(np.unique(sizes)) > 4
+
+
+PROCESS_INPUTS = [
+    "request",
+    *(f"target_{name}" for name in ("item", "categorical", "bags", "numeric")),
+    *(f"context_{name}" for name in ("item", "categorical", "bags", "numeric")),
+    *(f"context_{name}" for name in ("outcome", "is_watch", "known")),
+]
+
+
+@pytest.mark.parametrize("name", PROCESS_INPUTS)
+def test_process_inputs_are_equal_bit_by_bit_but_for_live_counters(process_both, name):
+    trained, served, spec = process_both
+    assert sorted(trained) == sorted(PROCESS_INPUTS)
+    found = served[name][:, :1] if name.startswith("target_") else served[name]
+    expected = trained[name]
+    assert expected.dtype == found.dtype
+    if name == "target_numeric":
+        still = [not each.startswith(COUNTED) for each in target_numeric(spec)]
+        assert sum(still) == 2
+        found, expected = found[..., still], expected[..., still]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_process_says_the_same_of_both(process_both, tiny_run):
+    trained, served, spec = process_both
+    process = Predictor.load(tiny_run / "exploration")
+    counted = [each.startswith(COUNTED) for each in target_numeric(spec)]
+    served = served | {"target_numeric": served["target_numeric"].copy()}
+    served["target_numeric"][:, :1, counted] = trained["target_numeric"][..., counted]
+    expected = process.predict(trained)
+    assert np.ptp(expected.mean) > 0.1
+    for row in range(NUM_IMPRESSIONS):
+        alone = process.predict({name: values[row : row + 1] for name, values in served.items()})
+        for name, values in vars(alone).items():
+            np.testing.assert_allclose(
+                values[0, 0], getattr(expected, name)[row, 0], rtol=1e-5, atol=1e-5, err_msg=name
+            )

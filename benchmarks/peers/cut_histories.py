@@ -12,7 +12,7 @@ import numpy as np
 from recsys.data.examples import RankingExamples
 from recsys.data.prepared import Prepared, Shard
 from recsys.data.timelines import Timelines, watch_histories
-from recsys.exploration.rows import PADDING, example_moments
+from recsys.exploration.features import PADDING
 from recsys.ranking.features import Queries, ranking_features
 from recsys.ranking.items import ItemFeatures
 from recsys.ranking.spec import FeatureSpec
@@ -27,20 +27,17 @@ class Impressions:
 
     Args:
         examples: Their features and labels; users are numbered within their shards.
-        known_at: int64 [R], when the outcome was known.
-        is_watch: bool [R], a positive watch.
+        timelines: Of all shards' users, numbered through: what contexts are of.
     """
 
     examples: RankingExamples
-    known_at: np.ndarray
-    is_watch: np.ndarray
+    timelines: Timelines
 
 
 def impressions_of(prepared: Prepared, splits: Collection[int]) -> Impressions:
     """Join the ranking examples of some splits."""
     parts = [_of_shard(shard, splits) for shard in prepared.shards]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    own = {name: joined.pop(name) for name in ("known_at", "is_watch")}
     in_dicts = {
         kind: {
             name.removeprefix(f"{kind}/"): joined.pop(name)
@@ -49,7 +46,7 @@ def impressions_of(prepared: Prepared, splits: Collection[int]) -> Impressions:
         }
         for kind in ("codes", "numeric")
     }
-    return Impressions(RankingExamples(**joined, **in_dicts), **own)
+    return Impressions(RankingExamples(**joined, **in_dicts), _joined_timelines(prepared))
 
 
 def cut_features(
@@ -65,7 +62,7 @@ def cut_features(
     Args:
         impressions: R of them.
         chosen: int64 [B], rows.
-        context: int [B, T], the rows that each may know, -1 padding.
+        context: int [B, T], the events that each may know, -1 padding.
         items: Features by catalogue row.
         spec: The inputs of the ranking net.
         num_trained: Items with a trained row.
@@ -73,7 +70,7 @@ def cut_features(
     examples = impressions.examples
     for start in range(0, len(chosen), CHUNK):
         rows = chosen[start : start + CHUNK]
-        timelines = cut_timelines(impressions, context[start : start + CHUNK])
+        timelines = cut_timelines(impressions.timelines, context[start : start + CHUNK])
         queries = Queries(
             user=np.arange(len(rows)),
             moment=examples.moment[rows],
@@ -95,27 +92,30 @@ def cut_features(
         )
 
 
-def cut_timelines(impressions: Impressions, context: np.ndarray) -> Timelines:
-    """Make a user of each context: int [B, T], rows, -1 padding."""
-    examples = impressions.examples
+def cut_timelines(timelines: Timelines, context: np.ndarray) -> Timelines:
+    """Make a user of each context: int [B, T], numbers of events, -1 padding."""
     is_known = context != PADDING
-    row, owner = context[is_known], np.nonzero(is_known)[0]
-    row = row[np.lexsort((row, examples.moment[row], owner))]  # as the log has equal moments
-    return Timelines(
-        offsets=np.concatenate([[0], np.cumsum(is_known.sum(axis=1))]),
-        item=examples.item[row],
-        moment=examples.moment[row],
-        outcome_moment=impressions.known_at[row],
-        has_time=examples.has_time[row],
-        watch_ms=examples.watch_ms[row],
-        clicked=examples.clicked[row],
-        is_impression=np.ones(len(row), bool),
-        is_watch=impressions.is_watch[row],
-    )
+    event, owner = context[is_known], np.nonzero(is_known)[0]
+    event = event[np.lexsort((event, owner))]  # events of a user are in order of time
+    columns = {
+        name: values[event] for name, values in timelines.arrays().items() if name != "offsets"
+    }
+    return Timelines(np.concatenate([[0], np.cumsum(is_known.sum(axis=1))]), **columns)
+
+
+def _joined_timelines(prepared: Prepared) -> Timelines:
+    parts = [shard.timelines for shard in prepared.shards]
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in parts[0].arrays()
+        if name != "offsets"
+    }
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    return Timelines(np.concatenate([[0], np.cumsum(lengths)]), **columns)
 
 
 def _of_shard(shard: Shard, splits: Collection[int]) -> dict[str, np.ndarray]:
-    examples, timelines = shard.ranking, shard.timelines
+    examples = shard.ranking
     chosen = np.isin(examples.split, list(splits))
     arrays: dict[str, np.ndarray] = {}
     for field in fields(examples):
@@ -124,7 +124,4 @@ def _of_shard(shard: Shard, splits: Collection[int]) -> dict[str, np.ndarray]:
             arrays |= {f"{field.name}/{name}": values[chosen] for name, values in value.items()}
         else:
             arrays[field.name] = value[chosen]
-    is_example = timelines.is_impression & (timelines.watch_ms >= 0) & (timelines.item >= 0)
-    arrays["known_at"] = example_moments(shard, splits)[1]
-    arrays["is_watch"] = timelines.is_watch[is_example][chosen]
     return arrays

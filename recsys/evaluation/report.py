@@ -11,8 +11,8 @@
     data            events_by_day: {days: [ISO dates], counts: {name: [one number a day]}}
                     watch_seconds: {edges: [M + 1], counts: [M]}
                     popularity: {rank: [...], watches: [...]}, from the most watched item on.
-    training        stage ("candidates", "ranking") -> what `curves.json` holds: epochs (figures and
-                    metrics by name), best_epoch.
+    training        stage ("candidates", "ranking", "exploration") -> what `curves.json` holds:
+                    epochs (figures and metrics by name), best_epoch.
     candidates      metric -> value, with "@" in the name (`hr@10`, `ndcg@10`, ...);
                     intervals: metric -> [low, high].
     ranking         metric -> value (`mae_seconds`, `rmse_seconds`, `xauc`, `gauc`,
@@ -23,6 +23,9 @@
     seconds_ratio_by    "surface", "duration", "day" -> list of {name, impressions, before, after}:
                     predicted over true seconds before and after calibration.
     watch_time      {edges: [M + 1], true: [M], predicted: [M]}, counts of test impressions.
+    exploration     coverage: list of {name, impressions, coverage, below, above}, of the neural
+                    process's 80 % intervals by known watches: shares of the test impressions
+                    within, below and above.
     index           What `recall.json` holds: list of {kind, setting, recall, milliseconds,
                     is_chosen}.
     serving         requests: number; dropped: reason -> number; degraded: stage -> number;
@@ -216,6 +219,29 @@ def _seconds_ratio_by(figures: Figures) -> Section:
     }
 
 
+def _exploration(figures: Figures) -> Section:
+    coverage = figures.get("exploration", {}).get("coverage", [])
+    if not coverage:
+        return {}
+    rows = [
+        {
+            "name": row["name"],
+            "cells": [
+                {"value": spell(row["impressions"])},
+                {"value": _ratio(row["coverage"]), "is_ours": True},
+                {"value": _ratio(row["below"])},
+                {"value": _ratio(row["above"])},
+            ],
+        }
+        for row in coverage
+    ]
+    line = "Shares of the test impressions by how many watches of the user were known."
+    return {
+        "lines": [line, "80 % are meant to lie within, as many below as above."],
+        "table": {"columns": ["impressions", "within", "below", "above"], "rows": rows},
+    }
+
+
 def _index(figures: Figures) -> Section:
     measured = figures.get("index") or []
     if not measured:
@@ -261,6 +287,12 @@ SECTIONS: tuple[SectionEntry, ...] = (
         "Predicted over true watch time",
         "no ratio of predicted and true watch time",
         _seconds_ratio_by,
+    ),
+    (
+        "exploration",
+        "Intervals of the neural process",
+        "exploration is off",
+        _exploration,
     ),
     ("index", "Index", "the index was not measured", _index),
     ("serving", "Drops and degraded answers", "no requests were counted", _serving),

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from recsys.core.random import stream
-from recsys.exploration.rows import PADDING, ExplorationRows
+from recsys.exploration.features import PADDING
+from recsys.exploration.rows import ExplorationRows
 
 
 class ExplorationBatches:
@@ -68,7 +69,7 @@ class ExplorationBatches:
         missing = self._batch_size - present
         chosen = np.concatenate([chosen, np.repeat(chosen[:1], missing)])
         context = np.concatenate([context, np.repeat(context[:1], missing, axis=0)])
-        completed = self._rows.completed[chosen]
+        completed = self._rows.impressions.completed[chosen]
         return self._rows.inputs(chosen, context) | {
             "outcome": self._log_seconds[chosen],
             "completed": (completed > 0).astype(np.float32),

@@ -1,9 +1,9 @@
 """A conditional neural process: mean and spread of a user's watch time, from few known watches.
 
-With x an item in its request, y its watch time and c whether it was watched to the end, for a
-context of n known watches and a target x_t:
+With x_i an item, y_i its watch time and w_i whether that was a positive watch, for a context of n
+known watches and a target x_t, an item in its request:
 
-    r_i = encoder(x_i, y_i, c_i)
+    r_i = encoder(x_i, y_i, w_i)
     r   = (r_0 + sum_i r_i) / (1 + n)       r_0 learned
     m, s, z = decoder(r, x_t)
     sigma = 0.1 + 0.9 softplus(s),    y_t ~ N(m, sigma^2),    P(c_t) = sigmoid(z)
@@ -11,19 +11,19 @@ context of n known watches and a target x_t:
 in which y = log(1 + seconds) is standardised. The prior r_0 counts as one more watch, where the
 paper has a plain mean: an empty context is r_0 alone, and by its share the decoder sees how many
 watches there are. The mean of like watches does not tell; without it nothing could be shrunk by n.
-The paper has no c and z: what a user completes is not what they watch longest.
+The paper has no w and z: what a user completes is not what they watch longest.
 
 A batch has B users with C targets each (C = 1 while training) and T places for watches:
 
     request              int32 [B, A]        what is known of the request
     target_item          int32 [B, C],       target_categorical [B, C, K], target_bags [B, C, L, M]
-    target_numeric       float32 [B, C, G]   NaN missing
-    context_item, ...    as the targets', [B, T, ...], and `context_request` int32 [B, T, A]
+    target_numeric       float32 [B, C, G]   as of the request, NaN missing
+    context_item, ...    as the targets', [B, T, ...]; of `context_numeric` fewer columns
     context_outcome      float32 [B, T]      log(1 + seconds)
-    context_completed    float32 [B, T]      1 or 0
+    context_is_watch     float32 [B, T]      1 or 0
     context_known        float32 [B, T]      1 or 0; where 0, all else is of no effect
 
-and while training the labels of the one target:
+`recsys.exploration.features` makes them. While training there are the labels of the one target:
 
     outcome, completed   float32 [B]         as above
     completed_weight     float32 [B]         0 where it is unknown
@@ -42,14 +42,12 @@ from keras import ops
 
 from recsys.core import losses
 from recsys.core.backends import Batch, Tensor
-from recsys.core.layers.bag import masked_mean
-from recsys.core.layers.embedding import Embedding
 from recsys.core.layers.numeric import QuantileRamps
 from recsys.core.layers.tower import Tower
 from recsys.core.random import stream_seed
-from recsys.exploration.rows import item_numeric
-from recsys.ranking.model import INITIAL_DEVIATION, ITEM_TABLE, TableSize
+from recsys.exploration.features import target_numeric, watch_numeric
 from recsys.ranking.spec import FeatureSpec
+from recsys.ranking.tables import ITEM_TABLE, TableSize, embed_items, new_tables
 from recsys.settings.exploration import ExplorationSettings
 
 SMALLEST_DEVIATION = 0.1
@@ -63,7 +61,7 @@ class Scales:
     """What the training rows say of the sizes of inputs and outcome.
 
     Args:
-        quantiles: float32 [G, n + 1], of each numeric input.
+        quantiles: float32 [G, n + 1], of each column of `target_numeric`.
         mean, deviation: Of log(1 + watch seconds).
     """
 
@@ -94,17 +92,12 @@ class NeuralProcess(keras.Model):  # type: ignore[misc]
     ) -> None:
         super().__init__(name="neural_process")
         self.settings, self.spec, self.scales, self.sizes = settings, spec, scales, dict(sizes)
-        self.tables = {
-            name: Embedding(
-                size.num_codes,
-                size.width,
-                seed=stream_seed(seed, "table", name),
-                deviation=INITIAL_DEVIATION,
-                name=name,
-            )
-            for name, size in sizes.items()
-        }
-        self.ramps = QuantileRamps(scales.quantiles, with_powers=False, name="ramps")
+        self.tables = new_tables(sizes, seed=seed)
+        self.target_ramps = QuantileRamps(scales.quantiles, with_powers=False, name="target_ramps")
+        rows = [target_numeric(spec).index(name) for name in watch_numeric(spec)]
+        self.context_ramps = QuantileRamps(
+            scales.quantiles[rows], with_powers=False, name="context_ramps"
+        )
         self.embedding_dropout = keras.layers.Dropout(
             settings.embedding_dropout, seed=stream_seed(seed, "embedding_dropout")
         )
@@ -119,17 +112,18 @@ class NeuralProcess(keras.Model):  # type: ignore[misc]
         """Make the variables of every layer; their shapes depend on settings and inputs alone."""
         for table in self.tables.values():
             table.build(None)
-        width, summary = self._num_inputs(), self.settings.encoder[-1]
-        self.encoder.build((None, None, width + NUM_LABELS))
+        of_watch, of_target = self._num_inputs()
+        summary = self.settings.encoder[-1]
+        self.encoder.build((None, None, of_watch + NUM_LABELS))
         self.prior = self.add_weight(shape=(summary,), initializer="zeros", name="prior")
-        self.decoder.build((None, None, summary + width))
+        self.decoder.build((None, None, summary + of_target))
         self.outputs_dense.build((None, None, self.settings.decoder[-1]))
         self.built = True
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
         """Return mean and deviation of log(1 + seconds), and z: float32 [B, C, 3]."""
         summary = self.summary(batch, training=training)[:, None]  # [B, 1, D]
-        target = self._inputs(batch, "target", batch["request"][:, None], training)
+        target = self._targets(batch, training)  # [B, C, width]
         shape = (*ops.shape(target)[:2], summary.shape[-1])
         inputs = ops.concatenate([ops.broadcast_to(summary, shape), target], axis=-1)
         outputs = self.outputs_dense(self.decoder(inputs, training=training))
@@ -143,9 +137,15 @@ class NeuralProcess(keras.Model):  # type: ignore[misc]
     def summary(self, batch: Batch, training: bool = False) -> Tensor:
         """Return r, all that the decoder sees of the context: float32 [B, D]."""
         outcome = (batch["context_outcome"] - self.scales.mean) / self.scales.deviation
-        items = self._inputs(batch, "context", batch["context_request"], training)
+        items = embed_items(self.tables, self.spec, batch, "context")
         watches = ops.concatenate(
-            [items, outcome[..., None], batch["context_completed"][..., None]], axis=-1
+            [
+                self._embedded(items, training),
+                self.context_ramps(batch["context_numeric"]),
+                outcome[..., None],
+                batch["context_is_watch"][..., None],
+            ],
+            axis=-1,
         )
         known = batch["context_known"][..., None]  # [B, T, 1]
         total = ops.sum(self.encoder(watches, training=training) * known, axis=1)
@@ -166,22 +166,26 @@ class NeuralProcess(keras.Model):  # type: ignore[misc]
         completion = losses.binary_cross_entropy(logit, batch["completed"])
         return ops.stack([outcome, completion * batch["completed_weight"]], axis=-1)
 
-    def _inputs(self, batch: Batch, prefix: str, request: Tensor, training: bool) -> Tensor:
-        """Return x of items [B, S] in requests int32 [B, S or 1, A]: float32 [B, S, width]."""
-        codes = batch[f"{prefix}_item"]
-        columns = [self.tables[ITEM_TABLE](codes)]
-        for column, name in enumerate(self.spec.item_categorical):
-            columns.append(self.tables[name](batch[f"{prefix}_categorical"][..., column]))
-        for number, name in enumerate(self.spec.item_bags):
-            bag = batch[f"{prefix}_bags"][:, :, number]
-            columns.append(masked_mean(self.tables[name](bag), bag))
+    def _targets(self, batch: Batch, training: bool) -> Tensor:
+        """Return x_t: float32 [B, C, width]."""
+        columns = embed_items(self.tables, self.spec, batch, "target")
+        shape = ops.shape(batch["target_item"])
         for column, name in enumerate(self.spec.user_categorical):
-            row = self.tables[name](request[..., column])
-            columns.append(ops.broadcast_to(row, (*ops.shape(codes), row.shape[-1])))
-        embedded = self.embedding_dropout(ops.concatenate(columns, axis=-1), training=training)
-        return ops.concatenate([embedded, self.ramps(batch[f"{prefix}_numeric"])], axis=-1)
+            row = self.tables[name](batch["request"][:, None, column])
+            columns.append(ops.broadcast_to(row, (*shape, row.shape[-1])))
+        ramps = self.target_ramps(batch["target_numeric"])
+        return ops.concatenate([self._embedded(columns, training), ramps], axis=-1)
 
-    def _num_inputs(self) -> int:
-        names = (*self.spec.item_categorical, *self.spec.item_bags, *self.spec.user_categorical)
-        embedded = sum(self.sizes[name].width for name in (ITEM_TABLE, *names))
-        return embedded + 2 * len(item_numeric(self.spec))
+    def _embedded(self, columns: list[Tensor], training: bool) -> Tensor:
+        return self.embedding_dropout(ops.concatenate(columns, axis=-1), training=training)
+
+    def _num_inputs(self) -> tuple[int, int]:
+        """Return the widths of a watch's item and of a target."""
+        spec = self.spec
+        of_item = (ITEM_TABLE, *spec.item_categorical, *spec.item_bags)
+        embedded = sum(self.sizes[name].width for name in of_item)
+        request = sum(self.sizes[name].width for name in spec.user_categorical)
+        return (
+            embedded + 2 * len(watch_numeric(spec)),
+            embedded + request + 2 * len(target_numeric(spec)),
+        )

@@ -9,6 +9,7 @@ import numpy as np
 from recsys.core.onnx_session import load_session
 from recsys.exploration.calibration import Spread
 from recsys.exploration.thompson import expected_seconds
+from recsys.ranking.spec import FeatureSpec
 
 GRAPH, SPREAD, SPEC = "neural_process.onnx", "spread.json", "features.json"
 OUTPUT = "watch_time"
@@ -39,25 +40,29 @@ class Predictor:
 
     Args:
         graph: The exported graph; it must have been verified, since parsing trusts it.
+        spec: Of the ranking net that it was trained beside.
         spread: Calibration of the deviations.
         num_threads: Threads of one call.
     """
 
-    def __init__(self, graph: Path, spread: Spread, *, num_threads: int = 1) -> None:
+    def __init__(
+        self, graph: Path, spec: FeatureSpec, spread: Spread, *, num_threads: int = 1
+    ) -> None:
         self._session = load_session(graph, num_threads=num_threads)
         self._input_names = tuple(value.name for value in self._session.get_inputs())
-        self.spread = spread
+        self.spec, self.spread = spec, spread
 
     @classmethod
     def load(cls, directory: Path) -> "Predictor":
-        """Load the graph and its calibration from one directory."""
-        return cls(directory / GRAPH, Spread.load(directory / SPREAD))
+        """Load the graph and what describes it from one directory."""
+        spec = FeatureSpec.load(directory / SPEC)
+        return cls(directory / GRAPH, spec, Spread.load(directory / SPREAD))
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> Prediction:
         """Predict.
 
         Args:
-            inputs: As `recsys.exploration.neural_process` describes a batch, without labels.
+            inputs: As `recsys.exploration.features` gives them.
         """
         feed = {name: inputs[name] for name in self._input_names}
         raw = self._session.run([OUTPUT], feed)[0].astype(np.float64)

@@ -15,7 +15,6 @@ are learned as a factor on the curve's own mean. The inputs are those of `recsys
 inputs without columns are absent. `recsys.ranking.objective` has the labels and losses.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,7 +25,6 @@ from keras import ops
 from recsys.core.backends import Batch, Tensor
 from recsys.core.layers.bag import masked_mean
 from recsys.core.layers.cross import LowRankCross
-from recsys.core.layers.embedding import Embedding
 from recsys.core.layers.experts import GatedExperts
 from recsys.core.layers.numeric import QuantileRamps
 from recsys.core.layers.shallow import ShallowTower
@@ -37,11 +35,16 @@ from recsys.ranking.heads import CURVE, Heads
 from recsys.ranking.objective import Objective, in_units, log_mean_of_curve
 from recsys.ranking.recent import NUM_AGE_CODES, NUM_OUTCOME_CODES
 from recsys.ranking.spec import FeatureSpec
+from recsys.ranking.tables import (
+    INITIAL_DEVIATION,
+    ITEM_TABLE,
+    TableSize,
+    embed_items,
+    new_table,
+    new_tables,
+)
 from recsys.settings import RankingSettings
 
-ITEM_TABLE = "item_id"
-INITIAL_DEVIATION = 0.05
-"""Of table rows. A row that few impressions trained must not speak as loudly as the counters."""
 EVENT_WIDTH = 8
 """Of what came of an event, of how long ago it was, and of its place in the order."""
 NUM_ATTENTION_HEADS = 2
@@ -58,26 +61,6 @@ class Scales:
 
     user_quantiles: np.ndarray
     candidate_quantiles: np.ndarray
-
-
-@dataclass(frozen=True)
-class TableSize:
-    """Rows and columns of one embedding table."""
-
-    num_codes: int
-    width: int
-
-
-def table_sizes(settings: RankingSettings, spec: FeatureSpec) -> dict[str, TableSize]:
-    """Return the table of each id space; its width grows with the logarithm of its rows."""
-    spaces = spec.user_categorical | spec.item_categorical | spec.item_bags
-    if settings.item_ids:
-        spaces |= {ITEM_TABLE: spec.num_item_codes}
-    sizes = {}
-    for name, num_codes in spaces.items():
-        wished = round(settings.embedding_scale * math.log2(num_codes))
-        sizes[name] = TableSize(num_codes, min(settings.max_embedding_width, max(4, wished)))
-    return sizes
 
 
 def quantiles(values: np.ndarray, num_quantiles: int) -> np.ndarray:
@@ -125,9 +108,7 @@ class RankingModel(keras.Model):  # type: ignore[misc]
         self.settings, self.spec, self.scales, self.seed = settings, spec, scales, seed
         self.sizes, self.heads = dict(sizes), heads
         self.objective = Objective(settings, heads)
-        self.tables = {
-            name: self._table(size.num_codes, size.width, name) for name, size in sizes.items()
-        }
+        self.tables = new_tables(sizes, seed=seed)
         self.user_ramps = self._ramps(scales.user_quantiles, "user_ramps")
         self.candidate_ramps = self._ramps(scales.candidate_quantiles, "candidate_ramps")
         self.embedding_dropout = self._dropout(settings.embedding_dropout, "embedding_dropout")
@@ -145,7 +126,7 @@ class RankingModel(keras.Model):  # type: ignore[misc]
         if self.spec.recent_length:
             codes = {"outcome": NUM_OUTCOME_CODES, "age": NUM_AGE_CODES}
             self.event_tables = {
-                name: self._table(number, EVENT_WIDTH, f"event_{name}")
+                name: new_table(number, EVENT_WIDTH, f"event_{name}", seed=self.seed)
                 for name, number in codes.items()
             }
             # Looked up by code, a place would cost a step as much as a table of items.
@@ -301,27 +282,15 @@ class RankingModel(keras.Model):  # type: ignore[misc]
     def _candidate_inputs(self, batch: Batch, training: bool) -> Tensor:
         ramps = self.candidate_ramps(batch["candidate_numeric"])
         ramps = self.numeric_dropout(ramps, training=training)
-        items = self._items(batch, "candidate")
+        items = embed_items(self.tables, self.spec, batch, "candidate")
         if not items:
             return ramps
         return ops.concatenate([self._embedded(items, training), ramps], axis=-1)
 
-    def _items(self, batch: Batch, prefix: str) -> list[Tensor]:
-        """Embed the items [Q, C] of the candidates, or [Q, T] of the newest events."""
-        embedded = []
-        if ITEM_TABLE in self.tables:
-            embedded.append(self.tables[ITEM_TABLE](batch[f"{prefix}_item"]))
-        for column, name in enumerate(self.spec.item_categorical):
-            embedded.append(self.tables[name](batch[f"{prefix}_categorical"][..., column]))
-        for number, name in enumerate(self.spec.item_bags):
-            codes = batch[f"{prefix}_bags"][:, :, number]
-            embedded.append(masked_mean(self.tables[name](codes), codes))
-        return embedded
-
     def _events(self, batch: Batch, training: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return the newest events as keys and values of the attention, and which there are."""
         is_event = ops.not_equal(batch["recent_age"], 0)
-        embedded = self._items(batch, "recent")
+        embedded = embed_items(self.tables, self.spec, batch, "recent")
         embedded.append(self.event_tables["outcome"](batch["recent_outcome"]))
         embedded.append(self.event_tables["age"](batch["recent_age"]))
         embedded.append(ops.cast(is_event, "float32")[..., None] * self.places)
@@ -344,10 +313,6 @@ class RankingModel(keras.Model):  # type: ignore[misc]
             item + per_number * len(self.spec.item_numeric),
             item,
         )
-
-    def _table(self, num_codes: int, width: int, name: str) -> Embedding:
-        seed = stream_seed(self.seed, "table", name)
-        return Embedding(num_codes, width, seed=seed, deviation=INITIAL_DEVIATION, name=name)
 
     def _ramps(self, values: np.ndarray, name: str) -> QuantileRamps:
         return QuantileRamps(

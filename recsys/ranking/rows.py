@@ -59,7 +59,12 @@ LABELS = (
 
 
 def rows_by_shard(
-    prepared: Prepared, items: ItemFeatures, spec: FeatureSpec, splits: Collection[int]
+    prepared: Prepared,
+    items: ItemFeatures,
+    spec: FeatureSpec,
+    splits: Collection[int],
+    *,
+    features: Collection[str] | None = None,
 ) -> Iterator[RankingRows]:
     """Compute the impressions of some splits, a shard at a time.
 
@@ -68,6 +73,7 @@ def rows_by_shard(
         items: Features by catalogue row.
         spec: Which features.
         splits: Values of `RankingExamples.split` to take.
+        features: Names of those to keep; None keeps all.
     """
     first_user = 0
     for shard in track(prepared.shards, "ranking features"):
@@ -75,7 +81,8 @@ def rows_by_shard(
         examples = _take(shard.ranking, chosen)
         labels = {name: getattr(examples, name) for name in LABELS}
         labels["user"] = examples.user + np.int32(first_user)
-        yield RankingRows(_features(examples, shard, items, spec), **labels)
+        found = _features(examples, shard, items, spec)
+        yield RankingRows({name: found[name] for name in features or found}, **labels)
         first_user += shard.timelines.num_users
 
 
@@ -85,17 +92,19 @@ def map_rows(
     spec: FeatureSpec,
     splits: Collection[int],
     directory: Path,
+    *,
+    features: Collection[str] | None = None,
 ) -> RankingRows:
     """Compute the impressions of some splits into one mapped file an array.
 
     Args:
-        prepared, items, spec, splits: As for `rows_by_shard`.
+        prepared, items, spec, splits, features: As for `rows_by_shard`.
         directory: Gets the files; it must outlive the rows.
     """
     counts = [int(np.isin(shard.ranking.split, list(splits)).sum()) for shard in prepared.shards]
     arrays: dict[str, np.ndarray] = {}
     start = 0
-    for part in rows_by_shard(prepared, items, spec, splits):
+    for part in rows_by_shard(prepared, items, spec, splits, features=features):
         for name, values in _arrays(part).items():
             if name not in arrays:
                 arrays[name] = _mapped(directory / f"{name}.npy", sum(counts), values)

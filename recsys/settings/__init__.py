@@ -12,6 +12,7 @@ from recsys.settings.candidates import (
     NegativeDistribution,
 )
 from recsys.settings.data import DataSettings, SplitSettings, WatchRule
+from recsys.settings.exploration import ExplorationSettings, OrderSettings
 from recsys.settings.ranking import RankingSettings, ScoreSettings
 from recsys.settings.run import EvaluationSettings, RecsysSettings, ServingSettings
 from recsys.settings.training import TrainingSettings
@@ -23,8 +24,10 @@ __all__ = [
     "Choice",
     "DataSettings",
     "EvaluationSettings",
+    "ExplorationSettings",
     "IndexSettings",
     "NegativeDistribution",
+    "OrderSettings",
     "RankingSettings",
     "RecsysSettings",
     "ScoreSettings",

@@ -1,12 +1,13 @@
 """A whole run: one TOML file, and the sections `[serving]` and `[evaluation]`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys.settings.base import Settings
 from recsys.settings.candidates import CandidateSettings, IndexSettings
 from recsys.settings.data import DataSettings, SplitSettings
+from recsys.settings.exploration import ExplorationSettings, OrderSettings
 from recsys.settings.ranking import RankingSettings
 from recsys.settings.tune import TuneSettings
 
@@ -19,6 +20,7 @@ class ServingSettings(Settings):
     default_page_size: int = Field(default=20, ge=1)
     rewatch_surfaces: tuple[str, ...] = ()
     """Surfaces on which watched items may come back."""
+    exploration: OrderSettings = OrderSettings()
 
 
 class EvaluationSettings(Settings):
@@ -46,6 +48,22 @@ class RecsysSettings(Settings):
     candidates: CandidateSettings = CandidateSettings()
     index: IndexSettings = IndexSettings()
     ranking: RankingSettings = RankingSettings()
+    exploration: ExplorationSettings = ExplorationSettings()
     serving: ServingSettings = ServingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     tune: TuneSettings = TuneSettings()
+
+    @model_validator(mode="after")
+    def _check_exploration(self) -> Self:
+        policy = self.serving.exploration.policy
+        if policy == "thompson" and not self.exploration.enabled:
+            raise ValueError(
+                "serving.exploration.policy = 'thompson' draws from the neural process, which is "
+                "off: set exploration.enabled = true, or choose another policy"
+            )
+        if (policy != "greedy" or self.exploration.enabled) and not self.ranking.enabled:
+            raise ValueError(
+                "exploration needs the ranking net, which is off: set ranking.enabled = true, or "
+                "exploration.enabled = false and serving.exploration.policy = 'greedy'"
+            )
+        return self

@@ -37,6 +37,12 @@ FIGURES = {
         "day": [{"name": "2022-05-08", "impressions": 5432, "before": 1.75, "after": 25.5}],
     },
     "watch_time": {"edges": [0, 1, 2], "true": [5, 6], "predicted": [4, 7]},
+    "exploration": {
+        "coverage": [
+            {"name": "0", "impressions": 321, "coverage": 0.75, "below": 0.125, "above": 0.125},
+            {"name": "1 or more", "impressions": 8, "coverage": 1.0, "below": 0.0, "above": 0.0},
+        ]
+    },
     "index": [
         {"kind": "exact", "setting": "", "recall": 1.0, "milliseconds": 0.5, "is_chosen": True},
         {"kind": "hnsw", "setting": "ef 50", "recall": 0.9, "milliseconds": 0.1},
@@ -108,6 +114,13 @@ def test_page_shows_figures_with_their_intervals(page):
 def test_page_shows_metrics_that_a_baseline_lacks_as_a_dash(page):
     ranking = page[page.index('id="ranking"') : page.index('id="seconds"')]
     assert ranking.count("–") == 1
+
+
+def test_coverage_stands_by_known_watches(page):
+    table = [line for line in Page(section_of(page, "exploration")).text if line]
+    start = table.index("0")
+    assert table[start : start + 5] == ["0", "321", "0.750", "0.125", "0.125"]
+    assert "1 or more" in table
 
 
 def section_of(page, key):

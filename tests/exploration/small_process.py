@@ -2,14 +2,18 @@
 
 import numpy as np
 
+from recsys.data.timelines import Timelines
+from recsys.exploration.features import KnownWatches, target_numeric
 from recsys.exploration.neural_process import NeuralProcess, Scales
-from recsys.exploration.rows import ExplorationRows, context_rows, item_numeric
-from recsys.ranking.model import TableSize, quantiles
-from recsys.settings.exploration import ExplorationSettings
-from recsys.settings.training import TrainingSettings
-from tests.ranking.small_world import make_world
+from recsys.exploration.rows import ExplorationRows
+from recsys.ranking.model import quantiles
+from recsys.ranking.rows import RankingRows
+from recsys.ranking.tables import TableSize
+from recsys.settings import ExplorationSettings, TrainingSettings
+from tests.ranking.small_world import NUM_ITEMS, make_world
 
-SPEC = make_world().spec
+WORLD = make_world()
+SPEC = WORLD.spec
 SETTINGS = ExplorationSettings(
     context_length=6,
     encoder=(16, 12),
@@ -24,28 +28,61 @@ SIZES = {
 
 
 def make_rows(num_users=8, per_user=9, seed=0):
-    """Return rows of which the first six of a user train, the next two validate."""
+    """Return rows of which the first six of a user train, the next two validate.
+
+    What was watched is what the rows before say, so that a row is also the number of a watch.
+    """
     rng = np.random.default_rng(seed)
     total = num_users * per_user
-    user = np.repeat(np.arange(num_users, dtype=np.int32), per_user)
+    user = np.repeat(np.arange(num_users), per_user)
     place = np.tile(np.arange(per_user), num_users)
-    numeric = rng.random((total, len(item_numeric(SPEC))), np.float32)
-    numeric[rng.random(numeric.shape) < 0.1] = np.nan
-    features = {
-        "item": rng.integers(0, SPEC.num_item_codes, total).astype(np.int32),
-        "categorical": codes(rng, SPEC.item_categorical.values(), total),
-        "bags": np.stack([codes(rng, SPEC.item_bags.values(), total) for _ in range(3)], axis=-1),
-        "numeric": numeric,
-        "request": codes(rng, SPEC.user_categorical.values(), total),
-    }
-    return ExplorationRows(
-        features=features,
-        context=context_rows(user, place * 10, place * 10 + 5, SETTINGS.context_length),
-        user=user,
-        watch_ms=rng.integers(0, 60_000, total),
+    watch_ms = rng.integers(0, 60_000, total)
+    timelines = make_timelines(rng, num_users, per_user, watch_ms)
+    known = KnownWatches(timelines)
+    impressions = RankingRows(
+        features=make_features(rng, total),
+        user=user.astype(np.int32),
+        item=timelines.item,
+        duration_ms=np.full(total, -1),
+        watch_ms=watch_ms,
         completed=rng.integers(-1, 2, total).astype(np.int8),
+        clicked=np.full(total, -1, np.int8),
+        liked=np.full(total, -1, np.int8),
         split=np.where(place < 6, 0, np.where(place < 8, 1, 2)).astype(np.int8),
     )
+    context = known.newest(user, timelines.moment, SETTINGS.context_length)
+    return ExplorationRows(impressions, context, known.watches, WORLD.items, SPEC)
+
+
+def make_timelines(rng, num_users, per_user, watch_ms):
+    """Return an event every ten moments, each known five later."""
+    total = len(watch_ms)
+    moment = np.tile(np.arange(per_user) * 10, num_users)
+    return Timelines(
+        offsets=np.arange(num_users + 1) * per_user,
+        item=rng.integers(0, NUM_ITEMS, total).astype(np.int32),
+        moment=moment,
+        outcome_moment=moment + 5,
+        has_time=np.ones(total, bool),
+        watch_ms=watch_ms,
+        clicked=np.full(total, -1, np.int8),
+        is_impression=np.ones(total, bool),
+        is_watch=watch_ms > 20_000,
+    )
+
+
+def make_features(rng, total):
+    """Return what the ranking net would be fed of a candidate each."""
+    numeric = rng.random((total, 1, len(SPEC.item_numeric)), np.float32)
+    numeric[rng.random(numeric.shape) < 0.1] = np.nan
+    bags = [codes(rng, SPEC.item_bags.values(), total) for _ in range(3)]
+    return {
+        "user_categorical": codes(rng, SPEC.user_categorical.values(), total),
+        "candidate_item": rng.integers(0, SPEC.num_item_codes, (total, 1)).astype(np.int32),
+        "candidate_categorical": codes(rng, SPEC.item_categorical.values(), total)[:, None],
+        "candidate_bags": np.stack(bags, axis=-1)[:, None],
+        "candidate_numeric": numeric,
+    }
 
 
 def codes(rng, numbers, total):
@@ -54,9 +91,15 @@ def codes(rng, numbers, total):
     )
 
 
+def make_scales(rows, num_quantiles, *, mean, deviation):
+    columns = [SPEC.item_numeric.index(name) for name in target_numeric(SPEC)]
+    numeric = rows.impressions.features["candidate_numeric"][:, 0, columns]
+    return Scales(quantiles(numeric, num_quantiles), mean=mean, deviation=deviation)
+
+
 def make_model(rows, seed=3, **changes):
     """Return a net whose every weight is large enough to be seen."""
-    scales = Scales(quantiles(rows.features["numeric"], 10), mean=2.5, deviation=1.2)
+    scales = make_scales(rows, 10, mean=2.5, deviation=1.2)
     settings = SETTINGS.model_copy(update=changes)
     model = NeuralProcess(settings, SPEC, scales, SIZES, seed=seed)
     rng = np.random.default_rng(seed)

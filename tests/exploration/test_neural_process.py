@@ -1,15 +1,25 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from recsys.core.backends import to_numpy
 from recsys.core.training import train
 from recsys.exploration.batches import ExplorationBatches
-from recsys.exploration.neural_process import NeuralProcess, Scales
-from recsys.exploration.rows import ExplorationRows, context_rows
-from recsys.ranking.model import quantiles
-from recsys.settings.exploration import ExplorationSettings
-from recsys.settings.training import TrainingSettings
-from tests.exploration.small_process import SIZES, SPEC, make_model, make_rows, outputs
+from recsys.exploration.features import KnownWatches
+from recsys.exploration.neural_process import NeuralProcess
+from recsys.exploration.rows import ExplorationRows
+from recsys.ranking.rows import RankingRows
+from recsys.settings import ExplorationSettings, TrainingSettings
+from tests.exploration.small_process import (
+    SIZES,
+    SPEC,
+    make_model,
+    make_rows,
+    make_scales,
+    make_timelines,
+    outputs,
+)
 
 ROWS = make_rows()
 CHOSEN = np.arange(len(ROWS))
@@ -95,8 +105,14 @@ def test_candidates_together_are_scored_as_alone(model):
     np.testing.assert_allclose(outputs(model, one)[0], outputs(model, alone)[:, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("row", [0, 20, 71])
+def test_rows_of_a_batch_are_predicted_as_alone(model, row):
+    alone = outputs(model, inputs_of(ROWS.context[[row]], np.array([row])))
+    np.testing.assert_allclose(outputs(model, inputs_of())[row], alone[0], atol=1e-5)
+
+
 def test_same_seed_makes_the_same_net():
-    scales = Scales(quantiles(ROWS.features["numeric"], 5), 0.0, 1.0)
+    scales = make_scales(ROWS, 5, mean=0.0, deviation=1.0)
     first, again, other = (
         NeuralProcess(ExplorationSettings(), SPEC, scales, SIZES, seed=seed) for seed in (1, 1, 2)
     )
@@ -108,7 +124,7 @@ def test_same_seed_makes_the_same_net():
 def test_unknown_completion_has_no_loss(model):
     batch = next(ExplorationBatches(ROWS, CHOSEN, 72, order="newest", seed=0).in_order())
     losses = np.array(model.row_losses(batch))
-    np.testing.assert_array_equal(losses[:, 1] == 0, ROWS.completed < 0)
+    np.testing.assert_array_equal(losses[:, 1] == 0, ROWS.impressions.completed < 0)
 
 
 LEVEL_MEAN, LEVEL_DEVIATION, NOISE = 4.0, 0.8, 0.6
@@ -122,18 +138,28 @@ def normal_world():
     num_users = 2500
     level = LEVEL_MEAN + LEVEL_DEVIATION * rng.standard_normal((num_users, 1))
     outcome = level + NOISE * rng.standard_normal((num_users, PER_USER))
-    user = np.repeat(np.arange(num_users, dtype=np.int32), PER_USER)
-    place = np.tile(np.arange(PER_USER), num_users)
-    like = make_rows(num_users=1, per_user=1)
-    total = len(user)
-    return ExplorationRows(
-        features={name: np.repeat(values, total, axis=0) for name, values in like.features.items()},
-        context=context_rows(user, place, place, PER_USER - 1),
-        user=user,
-        watch_ms=np.round(np.expm1(outcome.ravel()) * 1000).astype(np.int64),
-        completed=np.full(total, -1, np.int8),
+    watch_ms = np.round(np.expm1(outcome.ravel()) * 1000).astype(np.int64)
+    timelines = make_timelines(rng, num_users, PER_USER, watch_ms)
+    timelines = replace(timelines, item=np.zeros_like(timelines.item))
+    known, user = KnownWatches(timelines), timelines.user_of_event()
+    like, total = make_rows(num_users=1, per_user=1), len(user)
+    features = {
+        name: np.repeat(values, total, axis=0) for name, values in like.impressions.features.items()
+    }
+    unknown = np.full(total, -1, np.int8)
+    impressions = RankingRows(
+        features=features,
+        user=user.astype(np.int32),
+        item=timelines.item,
+        duration_ms=np.full(total, -1),
+        watch_ms=watch_ms,
+        completed=unknown,
+        clicked=unknown,
+        liked=unknown,
         split=(user % 10 == 0).astype(np.int8),
     )
+    context = known.newest(user, timelines.moment, PER_USER - 1)
+    return ExplorationRows(impressions, context, known.watches, like.items, SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +174,9 @@ def trained(normal_world, tmp_path_factory):
             batch_size=512, max_epochs=6, learning_rate=5e-3, linear_decay=True, tensorboard=False
         ),
     )
-    scales = Scales(quantiles(rows.features["numeric"], 2), LEVEL_MEAN, 1.0)
+    scales = make_scales(rows, 2, mean=LEVEL_MEAN, deviation=1.0)
     net = NeuralProcess(settings, SPEC, scales, SIZES, seed=0)
-    chosen = np.flatnonzero(rows.split == 0)
+    chosen = np.flatnonzero(rows.impressions.split == 0)
     batches = ExplorationBatches(rows, chosen, 512, order="newest", seed=0)
     history = train(
         net,
@@ -181,9 +207,9 @@ def test_negative_likelihood_falls_in_training_towards_that_of_bayes(normal_worl
 @pytest.mark.parametrize("size", [0, 1, 3, 10])
 def test_normal_world_gives_the_posterior_of_bayes(normal_world, trained, size):
     rows = normal_world.cut(size)
-    chosen = np.flatnonzero((rows.split == 1) & (rows.context_sizes() == size))
+    chosen = np.flatnonzero((rows.impressions.split == 1) & (rows.context_sizes() == size))
     found = outputs(trained[0], rows.inputs(chosen, rows.context[chosen]))[:, 0]
-    watched = rows.log_seconds[rows.context[chosen]][:, :size]
+    watched = np.log1p(rows.watches.at(rows.context[chosen]).watch_ms / 1000)[:, :size]
     precision = 1 / LEVEL_DEVIATION**2 + size / NOISE**2
     posterior = (LEVEL_MEAN / LEVEL_DEVIATION**2 + watched.sum(axis=1) / NOISE**2) / precision
     deviation = np.sqrt(1 / precision + NOISE**2)

@@ -2,13 +2,15 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from recsys.exploration.thompson import (
     expected_seconds,
     interval,
-    placement_propensities,
+    thompson_propensities,
     thompson_scores,
 )
+from tests.exploration.orders import chi_squares
 
 MEAN = np.array([2.0, 1.5, 1.9, 0.2])
 DEVIATION = np.array([0.3, 1.0, 0.5, 0.1])
@@ -32,55 +34,67 @@ def test_scores_without_deviation_are_the_means():
     np.testing.assert_array_equal(scores, MEAN)
 
 
-def test_first_of_two_follows_the_closed_form():
-    mean, deviation = np.array([1.0, 1.4]), np.array([0.5, 0.8])
-    found = placement_propensities(
-        mean, deviation, 1, num_draws=40_000, rng=np.random.default_rng(1)
+def normal_cdf(z):
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+
+
+@pytest.mark.parametrize("gap", [-3.0, -0.4, 0.0, 1.5])
+def test_first_of_two_follows_the_closed_form(gap):
+    mean, deviation = np.array([1.0 + gap, 1.0]), np.array([0.5, 0.8])
+    exact = normal_cdf(gap / math.hypot(*deviation))
+    found = thompson_propensities(mean, deviation, np.array([0, 1]))
+    np.testing.assert_allclose(found, [exact, 1], rtol=1e-3)
+    found = thompson_propensities(mean, deviation, np.array([1]))
+    np.testing.assert_allclose(found, [1 - exact], rtol=1e-3)
+
+
+@pytest.mark.parametrize("number", [1, 7, 300])
+def test_like_candidates_are_each_as_likely_as_what_is_left(number):
+    order = np.random.default_rng(0).permutation(number)[:100]
+    found = thompson_propensities(np.full(number, 2.0), np.full(number, 0.7), order)
+    np.testing.assert_allclose(found, 1 / (number - np.arange(len(order))), rtol=1e-3)
+
+
+def test_propensities_are_how_often_orders_come():
+    mean, deviation = np.array([2.0, 1.5, 1.9, 1.2]), np.array([0.5, 1.0, 0.4, 1.2])
+    drawn = thompson_scores(
+        np.tile(mean, (20_000, 1)), np.tile(deviation, (20_000, 1)), rng=np.random.default_rng(7)
     )
-    z = (mean[0] - mean[1]) / math.hypot(*deviation)
-    probability = 0.5 * (1 + math.erf(z / math.sqrt(2)))
-    assert abs(found.probability[0] - probability) < 3 * found.standard_error[0]
-    exact = math.sqrt(probability * (1 - probability) / 40_000)
-    np.testing.assert_allclose(found.standard_error, exact, rtol=0.02)
+    orders = np.argsort(-drawn, axis=1)
+    found = chi_squares(orders, lambda order: thompson_propensities(mean, deviation, order))
+    assert len(found) > 12
+    statistic, freedom = np.sum(list(found.values()), axis=0)
+    assert 0.001 < chi2.sf(statistic, freedom) < 0.999
 
 
-@pytest.mark.parametrize("num_places", [1, 2, 3])
-def test_propensities_sum_to_the_places(num_places):
-    found = placement_propensities(
-        MEAN, DEVIATION, num_places, num_draws=501, rng=np.random.default_rng(0)
-    )
-    np.testing.assert_allclose(found.probability.sum(), num_places)
+def test_propensities_of_all_that_may_come_next_sum_to_one():
+    rng = np.random.default_rng(3)
+    mean, deviation = rng.normal(2, 1, 40), rng.uniform(0.1, 2, 40)
+    order = np.argsort(-thompson_scores(mean, deviation, rng=rng))
+    for place in (0, 5, 30):
+        following = [
+            thompson_propensities(mean, deviation, np.append(order[:place], candidate))[-1]
+            for candidate in order[place:]
+        ]
+        np.testing.assert_allclose(sum(following), 1, rtol=2e-3)
 
 
-@pytest.mark.parametrize("num_places", [4, 9])
-def test_as_many_places_as_candidates_are_certain(num_places):
-    found = placement_propensities(
-        MEAN, DEVIATION, num_places, num_draws=50, rng=np.random.default_rng(0)
-    )
-    np.testing.assert_array_equal(found.probability, 1)
-    assert (found.standard_error > 0).all()
+def test_finer_integrals_say_the_same(monkeypatch):
+    rng = np.random.default_rng(3)
+    mean, deviation = rng.normal(2, 1, 200), 0.1 * np.exp(rng.uniform(0, 3, 200))
+    order = np.argsort(-thompson_scores(mean, deviation, rng=rng))[:80]
+    found = thompson_propensities(mean, deviation, order)
+    monkeypatch.setattr("recsys.exploration.thompson.NUM_CELLS", 8192)
+    np.testing.assert_allclose(found, thompson_propensities(mean, deviation, order), rtol=3e-3)
 
 
-def test_draws_are_the_same_however_many_are_held_at_once(monkeypatch):
-    whole = placement_propensities(MEAN, DEVIATION, 2, num_draws=100, rng=np.random.default_rng(3))
-    monkeypatch.setattr("recsys.exploration.thompson.MAX_VALUES", 28)
-    parts = placement_propensities(MEAN, DEVIATION, 2, num_draws=100, rng=np.random.default_rng(3))
-    np.testing.assert_array_equal(whole.probability, parts.probability)
+def test_sure_candidates_are_where_their_means_put_them():
+    found = thompson_propensities(MEAN, np.full(4, 1e-3), np.argsort(-MEAN))
+    np.testing.assert_allclose(found, 1, rtol=1e-3)
 
 
-def test_no_candidates_have_no_propensities():
-    found = placement_propensities(
-        np.zeros(0), np.zeros(0), 1, num_draws=3, rng=np.random.default_rng(0)
-    )
-    assert found.probability.shape == (0,)
-
-
-@pytest.mark.parametrize(("num_places", "num_draws"), [(0, 10), (1, 0)])
-def test_no_places_or_draws_are_refused(num_places, num_draws):
-    with pytest.raises(ValueError, match="at least one place and one draw"):
-        placement_propensities(
-            MEAN, DEVIATION, num_places, num_draws=num_draws, rng=np.random.default_rng(0)
-        )
+def test_no_place_has_no_propensity():
+    assert thompson_propensities(MEAN, DEVIATION, np.zeros(0, int)).shape == (0,)
 
 
 def test_expected_seconds_are_the_mean_of_draws():

@@ -20,28 +20,30 @@ from recsys.ranking.items import ItemFeatures
 from recsys.ranking.rows import rows_by_shard
 from recsys.settings import (
     DataSettings,
+    ExplorationSettings,
     RankingSettings,
     RecsysSettings,
     SplitSettings,
     TrainingSettings,
     WatchRule,
 )
-from recsys.settings.exploration import ExplorationSettings
 from tests.worlds import START, as_log
 
 NUM_USERS, NUM_ITEMS, LENGTH = 60, 6, 30
 SPLITS = (TRAINING, VALIDATION, TEST)
+EXPLORATION = ExplorationSettings(
+    enabled=True,
+    context_length=8,
+    encoder=(32,),
+    decoder=(32,),
+    training=TrainingSettings(batch_size=64, max_epochs=6, learning_rate=1e-2, tensorboard=False),
+)
 SETTINGS = RecsysSettings(
     name="two levels",
     data=DataSettings(source="table", shards=2, processes=1, watch=WatchRule(min_ms=15_000)),
     split=SplitSettings(kind="time", validation_from="2026-01-08", test_from="2026-01-09"),
     ranking=RankingSettings(user_categorical=("surface",), item_categorical=("channel_id",)),
-)
-EXPLORATION = ExplorationSettings(
-    context_length=8,
-    encoder=(32,),
-    decoder=(32,),
-    training=TrainingSettings(batch_size=64, max_epochs=6, learning_rate=1e-2, tensorboard=False),
+    exploration=EXPLORATION,
 )
 
 
@@ -77,25 +79,26 @@ def prepared(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def world(prepared):
+def world(prepared, tmp_path_factory):
     log = load_prepared(prepared)
     items = ItemFeatures.build(log.catalogue, log.vocabularies, SETTINGS.ranking)
     spec = spec_of(log, items, SETTINGS.ranking)
-    return log, items, spec, exploration_rows(log, items, spec, SPLITS, 8)
+    scratch = tmp_path_factory.mktemp("rows")
+    return log, items, spec, exploration_rows(log, items, spec, SPLITS, 8, scratch)
 
 
 @pytest.fixture(scope="module")
 def trained(prepared, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained")
-    train_exploration.main(SETTINGS, EXPLORATION, prepared, out)
+    train_exploration.main(SETTINGS, prepared, out)
     return out
 
 
 def predict(trained, rows, size):
     cut = rows.cut(size)
-    chosen = np.flatnonzero((rows.split == TEST) & (cut.context_sizes() == size))
+    chosen = np.flatnonzero((rows.impressions.split == TEST) & (cut.context_sizes() == size))
     found = Predictor.load(trained).predict(cut.inputs(chosen, cut.context[chosen]))
-    return found, rows.watch_ms[chosen] / 1000
+    return found, rows.impressions.watch_ms[chosen] / 1000
 
 
 def test_one_watch_tells_the_level_of_a_user(trained, world):
@@ -122,29 +125,32 @@ def test_validation_figures_are_those_of_the_best_epoch(trained):
 
 
 def test_same_seed_gives_the_same_net(trained, prepared, tmp_path):
-    train_exploration.main(SETTINGS, EXPLORATION, prepared, tmp_path)
+    train_exploration.main(SETTINGS, prepared, tmp_path)
     for name in ("neural_process.onnx", "spread.json"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
 
 
 def test_log_without_validation_is_refused(world, tmp_path):
     log, items, spec, _ = world
-    rows = exploration_rows(log, items, spec, (TRAINING,), 8)
+    rows = exploration_rows(log, items, spec, (TRAINING,), 8, tmp_path)
     with pytest.raises(DataError, match="the validation part"):
-        train_exploration.train_exploration(rows, spec, EXPLORATION, tmp_path, seed=0)
+        train_exploration.train_exploration(rows, EXPLORATION, tmp_path, seed=0)
 
 
-def test_contexts_hold_earlier_rows_of_the_same_user(world):
-    rows = world[3]
+def test_contexts_hold_what_was_known_of_the_same_user(world):
+    log, _, _, rows = world
+    impressions = impressions_of(log, SPLITS)
+    events = impressions.timelines
     row, _ = np.nonzero(rows.context >= 0)
-    context = rows.context[rows.context >= 0]
-    np.testing.assert_array_equal(rows.user[context], rows.user[row])
-    assert (context < row).all()
+    number = rows.context[rows.context >= 0]
+    np.testing.assert_array_equal(events.user_of_event()[number], rows.impressions.user[row])
+    assert (events.outcome_moment[number] < impressions.examples.moment[row]).all()
+    np.testing.assert_array_equal(rows.watches.watch_ms[number], events.watch_ms[number])
 
 
-def test_whole_contexts_give_the_features_of_whole_histories(world):
+def test_whole_contexts_give_the_features_of_whole_histories(world, tmp_path):
     log, items, spec, _ = world
-    rows = exploration_rows(log, items, spec, SPLITS, LENGTH)
+    rows = exploration_rows(log, items, spec, SPLITS, LENGTH, tmp_path)
     chosen = np.arange(len(rows))
     whole = list(rows_by_shard(log, items, spec, SPLITS))
     cut = next(
@@ -183,18 +189,18 @@ def test_cut_features_hide_the_rest_of_the_user(world):
 
 def test_cut_timelines_are_in_order_of_time(world):
     log, _, _, rows = world
-    timelines = cut_timelines(impressions_of(log, SPLITS), rows.context)
+    timelines = cut_timelines(impressions_of(log, SPLITS).timelines, rows.context)
     same_user = np.diff(timelines.user_of_event()) == 0
     assert (np.diff(timelines.moment)[same_user] >= 0).all()
 
 
 def _is_under_way(log, rows):
     """Say where the user has an event that began before the moment but has no outcome yet."""
-    impressions = impressions_of(log, SPLITS)
+    impressions, users = impressions_of(log, SPLITS), rows.impressions.user
     began = np.array(
         [
-            ((rows.user == user) & (impressions.examples.moment < moment)).sum()
-            for user, moment in zip(rows.user, impressions.examples.moment, strict=True)
+            ((users == user) & (impressions.examples.moment < moment)).sum()
+            for user, moment in zip(users, impressions.examples.moment, strict=True)
         ]
     )
     return began != rows.context_sizes()

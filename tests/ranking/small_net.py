@@ -8,8 +8,9 @@ import numpy as np
 from recsys.core.backends import to_numpy
 from recsys.ranking.features import ranking_features
 from recsys.ranking.heads import fit_heads
-from recsys.ranking.model import RankingModel, Scales, quantiles, table_sizes
+from recsys.ranking.model import RankingModel, Scales, quantiles
 from recsys.ranking.spec import model_inputs
+from recsys.ranking.tables import table_sizes
 from recsys.settings.ranking import HeadsSettings
 from tests.ranking.small_world import SETTINGS, make_queries, make_world
 
@@ -50,7 +51,13 @@ def make_model(seed=3, **changes):
         quantiles(features["user_numeric"], 10),
         quantiles(features["candidate_numeric"].reshape(-1, len(world.spec.item_numeric)), 10),
     )
-    sizes, heads = table_sizes(settings, world.spec), make_heads(settings)
+    heads = make_heads(settings)
+    sizes = table_sizes(
+        world.spec,
+        scale=settings.embedding_scale,
+        max_width=settings.max_embedding_width,
+        has_item_ids=settings.item_ids,
+    )
     model = RankingModel(settings, world.spec, scales, heads, sizes, seed=seed)
     # Initial values differ between Keras's backends, and some are too small to see.
     rng = np.random.default_rng(seed)

@@ -15,10 +15,10 @@ from recsys.core.onnx_session import load_session
 from recsys.errors import ArtefactError, BundleError
 from recsys.ranking.calibration import Calibration
 from recsys.ranking.export import export_ranker
-from recsys.ranking.model import quantiles, table_sizes
+from recsys.ranking.model import quantiles
 from recsys.ranking.objective import in_units, log_mean_of_curve
 from recsys.ranking.ranker import Ranker
-from recsys.settings import RankingSettings
+from recsys.ranking.tables import table_sizes
 from tests.ranking.small_net import (
     NO_PARTS,
     WEIGHTS,
@@ -337,8 +337,7 @@ def test_history_and_candidates_share_one_table(net):
 
 def test_table_width_grows_with_the_logarithm_within_bounds():
     spec = dataclasses.replace(make_world().spec, num_item_codes=1 << 20, item_categorical={"k": 2})
-    settings = RankingSettings(embedding_scale=1.5, max_embedding_width=25)
-    sizes = table_sizes(settings, spec)
+    sizes = table_sizes(spec, scale=1.5, max_width=25, has_item_ids=True)
     assert (sizes["item_id"].num_codes, sizes["item_id"].width) == (1 << 20, 25)
     assert sizes["k"].width == 4
     assert sizes["hour"].width == round(1.5 * np.log2(25))

@@ -49,8 +49,14 @@ class FakeRecommender:
         if request.seen_removed:
             gone |= {item.decode() for item in events.item_id[self.is_watch(events)].tolist()}
         ids = [f"i{n}" for n in range(NUM_ITEMS) if f"i{n}" not in gone][: request.num_items]
-        why = Explanation(0.5, 3, {"age": 7.0, "topic": "cats"}) if request.explained else None
-        items = tuple(RankedItem(item_id, 12.5, "candidate_net", why) for item_id in ids)
+        why = None
+        if request.explained:
+            why = Explanation(0.5, 3, {"age": 7.0, "topic": "cats"}, {"temperature": 5.0})
+        # Drawn on one surface, greedy on the others.
+        propensity = 0.25 if request.context.get("surface") == "drawn" else None
+        items = tuple(
+            RankedItem(item_id, 12.5, "candidate_net", why, propensity) for item_id in ids
+        )
         dropped = {"watched": len(gone)}
         return Recommendation(items, dropped=dropped, stage_seconds={"rank": 0.001})
 

@@ -37,6 +37,23 @@ def test_explained_items_tell_why(stub):
     assert (why.candidate_score, why.candidate_rank) == (0.5, 3)
     assert why.features["age"].number == 7
     assert why.features["topic"].text == "cats"
+    assert dict(why.exploration) == {"temperature": 5.0}
+
+
+def test_items_of_a_drawn_order_carry_their_propensity_and_others_none(stub):
+    drawn = ask(stub, context=pb.Context(surface="drawn"))
+    assert [item.propensity for item in drawn.items] == [0.25] * 4
+    assert not any(item.HasField("propensity") for item in ask(stub).items)
+
+
+def test_draws_follow_the_request_id(stub, recommender):
+    page = ask(stub, user_id="u", request_id="mine")
+    assert recommender.requests[-1].request_id == "mine"
+    assert page.next_page_token
+    ask(stub, user_id="u")
+    ask(stub, user_id="u")
+    made = [request.request_id for request in recommender.requests[-2:]]
+    assert all(made) and made[0] != made[1]
 
 
 def test_context_and_filter_reach_the_recommender(stub, recommender, clock):
