@@ -11,6 +11,7 @@ from recsys.settings.candidates import (
     IndexSettings,
     NegativeDistribution,
 )
+from recsys.settings.comparison import ComparisonSettings
 from recsys.settings.data import DataSettings, SplitSettings, WatchRule
 from recsys.settings.ranking import RankingSettings, ScoreSettings
 from recsys.settings.run import EvaluationSettings, RecsysSettings, ServingSettings
@@ -21,6 +22,7 @@ __all__ = [
     "FORECAST_STARTS",
     "CandidateSettings",
     "Choice",
+    "ComparisonSettings",
     "DataSettings",
     "EvaluationSettings",
     "IndexSettings",
