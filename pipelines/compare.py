@@ -84,8 +84,13 @@ def compare(
     requests = watches.requests(columns, num_items=length, seen_removed=settings.seen_removed)
     answers = ask_both(sides, requests, len(watches), space)
     values = figures_of.accuracy(answers, watches.column("item"), settings.ks)
-    options = {"rounds": settings.bootstrap_rounds, "seed": settings.seed}
-    metrics = compare_pairs(values[0], values[1], watches.users, **options)
+    metrics = compare_pairs(
+        values[0],
+        values[1],
+        watches.users,
+        rounds=settings.bootstrap_rounds,
+        seed=settings.seed,
+    )
     exposure = figures_of.exposure(answers, watches, space, settings)
     exposure["latency_ms"] = _latency(sides, watches, columns, settings)
     ranking, why_not = _ranking(sides, prepared, columns, settings, rng)

@@ -81,7 +81,7 @@ def exposure(
 def latency(milliseconds: np.ndarray, settings: ComparisonSettings) -> Change:
     """Compare the medians of times taken on the same requests: float64 [2, Q]."""
     first, second = milliseconds
-    options = {"rounds": settings.bootstrap_rounds, "seed": settings.seed}
+    rounds, seed = settings.bootstrap_rounds, settings.seed
     requests = np.arange(len(first))
 
     def lift(rows: np.ndarray) -> float:
@@ -93,8 +93,8 @@ def latency(milliseconds: np.ndarray, settings: ComparisonSettings) -> Change:
     return Change(
         first=float(np.median(first)),
         second=float(np.median(second)),
-        difference=statistic_interval(difference, requests, **options),
-        lift=statistic_interval(lift, requests, **options),
+        difference=statistic_interval(difference, requests, rounds=rounds, seed=seed),
+        lift=statistic_interval(lift, requests, rounds=rounds, seed=seed),
     )
 
 

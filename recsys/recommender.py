@@ -121,7 +121,7 @@ class Recommender:
         known = np.flatnonzero(rows >= 0)
         if self._scoring is None or len(known) == 0:
             return {}
-        users = view_users([requests[position] for position in known], self._bundle)
+        users = view_users([requests[position] for position in known.tolist()], self._bundle)
         predicted = {}
         for name, values in self._scoring.predict(users, rows[known]).items():
             predicted[name] = np.full(len(rows), np.nan, np.float32)
