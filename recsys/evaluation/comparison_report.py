@@ -46,7 +46,7 @@ def write_comparison_report(path: Path, figures: Figures) -> None:
         {"label": f"{figures['primary']}, {side}", "value": spell(change[side])} for side in "AB"
     ]
     tiles += [
-        {"label": "of it more with B", "value": spell_percent(change["lift"][0])},
+        {"label": "change with B", "value": spell_percent(change["lift"][0])},
         {"label": "requests", "value": spell(figures["requests"])},
         {"label": "users", "value": spell(figures["users"])},
     ]
@@ -150,8 +150,8 @@ def _segments(figures: Figures) -> Section:
     found = differing_segments(figures)
     lines = [
         f"{len(found)} of {len(segments)} segments differ, of which at most "
-        f"{FALSE_DISCOVERIES:.0%} by chance (Benjamini and Hochberg); bounds are those of each "
-        f"segment alone. {figures['small_segments']} with few users are left out."
+        f"{100 * FALSE_DISCOVERIES:g} % by chance (Benjamini and Hochberg); bounds are those of "
+        f"each segment alone. {figures['small_segments']} with few users are left out."
     ]
     rows = [
         {

@@ -72,6 +72,16 @@ def test_segments_compare_their_own_queries():
     assert found["b"].p_value == 0  # both users differ by exactly as much
 
 
+def test_users_of_a_segment_are_those_of_its_queries():
+    change = np.array([1.0, 3.0, 2.0, -1.0, 4.0, 0.5])
+    users = np.array([0, 0, 1, 2, 3, 4])
+    own = np.array([1, 1, 1, 0, 0, 0], bool)
+    found = compare_paired_segments(np.zeros(6), change, users, {"a": own, "b": ~own})
+    assert (found["a"].num_users, found["b"].num_users) == (2, 3)
+    # Users 0 and 1 are 4 over 2 queries and 2 over 1: both have the mean, nothing varies.
+    assert found["a"].difference.low == pytest.approx(2)
+
+
 def test_segments_where_nothing_differs_are_never_found():
     zeros = np.zeros(4)
     found = compare_paired_segments(zeros, zeros, np.arange(4), {"all": np.ones(4, bool)})

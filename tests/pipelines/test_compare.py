@@ -229,6 +229,7 @@ def test_only_what_neither_has_learned_from_is_asked(log, bundle):
     some, known, left_out = asked(log, bundle, later, max_watches=10_000)
     assert none_left_out == 0
     assert left_out + len(some) == len(every)
+    assert asked(log, later, bundle, max_watches=10_000)[2] == left_out
     assert some.column("moment").min() >= middle
     assert len(known) == len(some)
     rng = np.random.default_rng(0)
