@@ -118,7 +118,9 @@ def predict_both(
     Returns:
         For each side, name -> float32 [Q], NaN for items that it does not know.
     """
-    parts: list[list[dict[str, np.ndarray]]] = [[] for _ in recommenders]
+    # Begun with nothing, so that no requests have no predictions.
+    nobody = {name: np.zeros(0, np.float32) for name in names}
+    parts = [[nobody] for _ in recommenders]
     stream, done = iter(requests), 0
     with progress("predictions of both rankers", len(item_ids)) as task:
         while batch := list(islice(stream, BATCH)):

@@ -14,12 +14,13 @@ from pipelines.cli_compare import show
 from pipelines.compare import compare, told_columns
 from pipelines.compare_log import asked_impressions, asked_watches, open_log
 from pipelines.compare_segments import find_segments
-from pipelines.compare_sides import ItemSpace
+from pipelines.compare_sides import ItemSpace, predict_both
 from pipelines.config import load_comparison_settings
 from recsys.artefacts import hash_json
 from recsys.bundle import Bundle
 from recsys.errors import ArtefactError, ComparisonError, ConfigError
 from recsys.evaluation.comparison_report import write_comparison_report
+from recsys.recommender import Recommender
 from recsys.settings import ComparisonSettings
 from tests.pipelines.compared import renumbered, with_order
 
@@ -150,6 +151,12 @@ def test_rankers_are_compared_where_both_have_one(alike, better):
     assert set(alike["ranking"]) == {"mae_seconds", "xauc", "gauc"}
     assert better["ranking"] == {}
     assert better["ranking_left_out"] == "no ranking net in A and B"
+
+
+def test_log_without_impressions_has_no_predictions(bundle):
+    sides = [Recommender(bundle)] * 2
+    found = predict_both(sides, [], [], ["expected_seconds"])
+    assert [side["expected_seconds"].shape for side in found] == [(0,), (0,)]
 
 
 def test_bundle_of_another_vocabulary_is_asked_by_external_ids(log, bundle, orders):
