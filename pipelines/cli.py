@@ -9,6 +9,7 @@ import typer
 
 from pipelines import run as run_pipeline
 from pipelines import update as update_pipeline
+from pipelines.cli_compare import compare
 from pipelines.cli_doctor import diagnose
 from pipelines.cli_security import key_app, sign, token_app
 from pipelines.config import load_server_settings, load_settings
@@ -28,6 +29,7 @@ app.add_typer(state_app, name="state")
 app.add_typer(key_app, name="key")
 app.add_typer(token_app, name="token")
 app.command()(sign)
+app.command()(compare)
 app.command("doctor")(diagnose)
 
 Config = Annotated[Path, typer.Option("--config", help="TOML file, see pipelines/configs.")]

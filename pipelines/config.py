@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from recsys.errors import ConfigError
-from recsys.settings import RecsysSettings
+from recsys.settings import ComparisonSettings, RecsysSettings
 from serving.settings import ServerSettings
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -41,6 +41,16 @@ def load_server_settings(path: Path | None, overrides: Sequence[str] = ()) -> Se
     """
     content = _read_toml(path) if path else {}
     return _validated(ServerSettings, content, overrides, str(path or "--set"))
+
+
+def load_comparison_settings(path: Path | None, overrides: Sequence[str]) -> ComparisonSettings:
+    """Read how two bundles are compared, as `load_server_settings` does.
+
+    Raises:
+        ConfigError: As `load_settings`.
+    """
+    content = _read_toml(path) if path else {}
+    return _validated(ComparisonSettings, content, overrides, str(path or "--set"))
 
 
 def override_settings(

@@ -42,7 +42,7 @@ def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
         out: Directory to write into.
     """
     figures = evaluate(settings, paths)
-    text = json.dumps(_finite(figures), indent=1, allow_nan=False)
+    text = json.dumps(finite(figures), indent=1, allow_nan=False)
     (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
     write_report(paths.report, figures)
 
@@ -203,12 +203,12 @@ def _samples(
     return samples
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Replace what JSON cannot say (NaN, infinity) with null."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value

@@ -124,6 +124,30 @@ class Recommender:
         users = view_users(requests, self._bundle)
         return self._candidates(requests, users, _Trace())
 
+    def predict(
+        self, requests: Sequence[Request], item_ids: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Say what the ranking net expects of one given item for each request.
+
+        Args:
+            requests: Any number, of any users.
+            item_ids: An item for each.
+
+        Returns:
+            Name (`expected_seconds`, `median_seconds`, ...) -> float32 [Q], NaN for an item that
+            the catalogue does not know; empty without a ranking net or without requests.
+        """
+        rows = self._bundle.catalogue.rows(item_ids)
+        known = np.flatnonzero(rows >= 0)
+        if self._scoring is None or len(known) == 0:
+            return {}
+        users = view_users([requests[position] for position in known.tolist()], self._bundle)
+        predicted = {}
+        for name, values in self._scoring.predict(users, rows[known]).items():
+            predicted[name] = np.full(len(rows), np.nan, np.float32)
+            predicted[name][known] = values
+        return predicted
+
     def similar_items(self, item_id: str, num_items: int) -> list[tuple[str, float]]:
         """Return the items whose vectors point most nearly the same way, with the cosine.
 

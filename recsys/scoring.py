@@ -83,6 +83,27 @@ class Scoring:
             for scored in self._score_some(users, candidates, positions, explained, kept)
         ]
 
+    def predict(self, users: UserViews, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what the heads say of one item for each user.
+
+        Args:
+            users: Q views.
+            rows: int32 [Q], catalogue rows; where the net learned from scores of the candidate
+                stage, it is told none.
+
+        Returns:
+            Name -> float32 [Q], as `Ranker.score` gives them.
+        """
+        starts = range(0, len(rows), RANKED_TOGETHER)
+        parts = []
+        for start in starts:
+            positions = np.arange(start, min(start + RANKED_TOGETHER, len(rows)))
+            unscored = np.full(1, np.nan, np.float32)
+            alone = [Candidates(rows[[q]], unscored, "asked", {}) for q in positions]
+            parts.append(self._ranker.score(self._features(users, alone, positions)))
+        names = parts[0] if parts else {}
+        return {name: np.concatenate([part[name][:, 0] for part in parts]) for name in names}
+
     def _score_some(
         self,
         users: UserViews,
@@ -119,7 +140,7 @@ class Scoring:
         rank = score
         if self._ranker.spec.retrieval_trained:
             score = _padded([each.scores for each in candidates], np.nan).astype(np.float32)
-            rank = np.broadcast_to(np.arange(rows.shape[1], dtype=np.float32), rows.shape)
+            rank = np.where(np.isnan(score), score, np.arange(rows.shape[1], dtype=np.float32))
         queries = Queries(
             user=positions,
             moment=users.moment[positions],

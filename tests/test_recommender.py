@@ -289,3 +289,21 @@ def test_explanation_names_position_or_reason(recommender, states):
 
 def test_no_request_gives_no_answer(recommender):
     assert recommender.recommend([]) == []
+
+
+def test_prediction_for_an_item_is_what_the_answer_says_of_it(recommender, states):
+    requests = [ask(recommender, state) for state in states]
+    answers = recommender.recommend(requests)
+    items = [answer.items[number % 3] for number, answer in enumerate(answers)]
+    items_of = [item.item_id for item in items]
+    items_of[5] = "nobody knows it"
+    predicted = recommender.predict(requests, items_of)
+    expected = np.array([item.expected_watch_seconds for item in items])
+    expected[5] = np.nan
+    np.testing.assert_allclose(predicted["expected_seconds"], expected, rtol=1e-4)
+    assert {"median_seconds", "completion"} <= set(predicted)
+
+
+def test_without_a_ranking_net_nothing_is_predicted(bundle, states):
+    recommender = Recommender(replace(bundle, ranker=None))
+    assert recommender.predict([ask(recommender, states[0])], ["i"]) == {}

@@ -11,6 +11,7 @@ from recsys.settings.candidates import (
     IndexSettings,
     NegativeDistribution,
 )
+from recsys.settings.comparison import ComparisonSettings
 from recsys.settings.data import DataSettings, SplitSettings, WatchRule
 from recsys.settings.exploration import ExplorationSettings, OrderSettings
 from recsys.settings.ranking import RankingSettings, ScoreSettings
@@ -22,6 +23,7 @@ __all__ = [
     "FORECAST_STARTS",
     "CandidateSettings",
     "Choice",
+    "ComparisonSettings",
     "DataSettings",
     "EvaluationSettings",
     "ExplorationSettings",
