@@ -128,7 +128,11 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     name = ".".join(location)
     if problem["type"] != "extra_forbidden":
-        return f"{name}: {problem['msg']}; got {problem['input']!r}"
+        message = problem["msg"].removeprefix("Value error, ")
+        if isinstance(problem["input"], dict):
+            # What several settings say together; their section whole would bury it.
+            return f"{name or 'settings that do not go together'}: {message}"
+        return f"{name}: {message}; got {problem['input']!r}"
     known = _known_keys(model, location[:-1])
     nearest = difflib.get_close_matches(location[-1], known, n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known here: {', '.join(known)}"

@@ -102,3 +102,11 @@ def test_wrong_key_of_a_searched_setting_names_the_nearest(tmp_path):
     text = MINIMAL + '[tune.space]\n"candidates.dropout" = { low = 0, hihg = 1 }\n'
     with pytest.raises(ConfigError, match="tune.space.candidates.dropout.hihg.*'high'"):
         load_settings(write(tmp_path, text))
+
+
+def test_settings_that_do_not_go_together_are_told_without_all_the_others(tmp_path):
+    wrong = MINIMAL + "[ranking]\nenabled = false\n[exploration]\nenabled = true\n"
+    with pytest.raises(ConfigError) as caught:
+        load_settings(write(tmp_path, wrong))
+    assert "do not go together: exploration needs the ranking net" in str(caught.value)
+    assert "synthetic" not in str(caught.value)

@@ -22,6 +22,7 @@ CHANGES = [
     "candidates.refresh_minutes=1",
     "candidates.training.max_epochs=1",
     "ranking.enabled=false",
+    "exploration.enabled=false",
 ]
 
 

@@ -19,6 +19,7 @@ CHANGES = [
     "candidates.successor_windows=[]",
     "candidates.training.max_epochs=1",
     "ranking.enabled=false",
+    "exploration.enabled=false",
 ]
 
 

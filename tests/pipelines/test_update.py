@@ -12,7 +12,11 @@ from recsys.data.prepared import load_prepared
 from recsys.errors import ConfigError
 
 LATER = ["split.validation_from=2026-01-08", 'split.test_from="2026-01-08T12:00:00"']
-SHORT = ["ranking.enabled=false", "candidates.training.max_epochs=1"]
+SHORT = [
+    "ranking.enabled=false",
+    "exploration.enabled=false",
+    "candidates.training.max_epochs=1",
+]
 
 
 @pytest.fixture(scope="module")
