@@ -116,6 +116,10 @@ def test_recall_of_the_index_is_of_queries_that_nothing_was_chosen_by(monkeypatc
     index = build_index(vectors, settings, queries)
     np.testing.assert_array_equal(asked[0], queries[::2])
     assert index.recall == truth_of(vectors, queries[1::2], 20).recall(index)
+    even, odd = truth_of(vectors, queries, 20).halves()
+    np.testing.assert_array_equal(even.queries, queries[::2])
+    np.testing.assert_array_equal(odd.queries, queries[1::2])
+    np.testing.assert_array_equal(odd.rows, truth_of(vectors, queries[1::2], 20).rows)
 
 
 @pytest.mark.parametrize("kind", ["ivf", "ivf_sq8", "hnsw", "lsh"])
@@ -174,6 +178,11 @@ def test_levelled_norms_are_equal_and_keep_inner_products():
     levelled = level_norms(vectors, largest**2)
     np.testing.assert_allclose(np.linalg.norm(levelled, axis=1), largest, rtol=1e-6)
     np.testing.assert_array_equal(levelled[:, :-1], vectors)
+
+
+def test_norms_of_a_part_are_levelled_to_the_largest_of_all():
+    part = level_norms(random_vectors(50), 400.0)
+    np.testing.assert_allclose(np.linalg.norm(part, axis=1), 20, rtol=1e-5)
 
 
 def test_lsh_of_unequal_norms_finds_more_than_angles_alone_would():
