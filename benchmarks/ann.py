@@ -7,7 +7,7 @@ turns, by the median over the turns. Ours is what `recsys index` builds, re-scor
 Indexes are kept below `--runs`: HNSW graphs take minutes to build. A peer that is not installed is
 left out.
 
-    pip install '.[peers]'
+    pip install hnswlib scann usearch
     python -m benchmarks.ann [--items 1000000] [--peers faiss_hnsw32,hnswlib] [--json]
 """
 
