@@ -121,7 +121,7 @@ def _setting(index: Index) -> str:
         return ""
     settings = index.settings
     if index.kind in INVERTED_KINDS:
-        return f"{settings.num_probes} of {settings.num_lists} lists, {settings.rescore_factor:g} k"
+        return f"{settings.num_probes} of {settings.num_lists} lists, {index.rescore_factor:g} k"
     return {"hnsw": f"ef {settings.ef_search}", "lsh": f"{settings.lsh_bits} bits"}.get(
         index.kind, ""
     )

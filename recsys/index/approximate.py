@@ -35,6 +35,7 @@ TRAINING_POINTS_PER_LIST = 39
 """FAISS's own minimum for k-means."""
 TRAINING_MAXIMUM = 200_000
 """Vectors that a quantiser is trained on, unless its lists need more."""
+DEFAULT_RESCORE_FACTOR = 4.0
 ROW_NUMBER_BYTES = 8
 SIMD_WIDTH = 16
 """FAISS decodes 8-bit codes of other widths one by one, in more than twice the time."""
@@ -71,6 +72,13 @@ class ApproximateIndex:
     def kind(self) -> str:
         """Name of the kind."""
         return self.settings.kind
+
+    @property
+    def rescore_factor(self) -> float:
+        """Vectors scored exactly, for one that is asked for."""
+        if self.kind not in COMPRESSED_KINDS:
+            return 1.0
+        return self.settings.rescore_factor or DEFAULT_RESCORE_FACTOR
 
     def __len__(self) -> int:
         """Return the number of indexed vectors."""
@@ -123,8 +131,7 @@ class ApproximateIndex:
 
     def _fetch(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Return candidate rows int64 [b, fetch], -1 where there are none."""
-        factor = (self.settings.rescore_factor or 4.0) if self.kind in COMPRESSED_KINDS else 1.0
-        fetch = min(len(self), max(math.ceil(k * factor), k + EDGE))
+        fetch = min(len(self), max(math.ceil(k * self.rescore_factor), k + EDGE))
         padded = np.zeros((len(queries), self._stored.d), np.float32)
         padded[:, : queries.shape[1]] = queries
         parameters = _search_parameters(self.settings, fetch)

@@ -293,6 +293,13 @@ def test_pipeline_writes_the_index_and_the_measured_kinds(candidates, tmp_path):
     assert all(row["milliseconds"] > 0 for row in measured)
 
 
+def test_pipeline_compares_with_inverted_files_that_no_sweep_has_tuned(candidates, tmp_path):
+    pipeline.main(run_settings(kind="exact"), candidates, tmp_path / "out")
+    measured = json.loads((tmp_path / "out" / "recall.json").read_text())
+    inverted = [row["setting"] for row in measured if row["kind"] == "ivf_sq8"]
+    assert inverted and all(setting.endswith("lists, 4 k") for setting in inverted)
+
+
 def test_pipeline_samples_user_vectors_without_bending_them(candidates):
     queries = pipeline._sample_queries(candidates / "user_vectors.parquet", 3)
     users = {tuple(row) for row in random_vectors(1200, seed=1).tolist()}
