@@ -129,7 +129,7 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
     name = ".".join(location)
     if problem["type"] != "extra_forbidden":
         message = problem["msg"].removeprefix("Value error, ")
-        if isinstance(problem["input"], dict):
+        if problem["type"] == "value_error" and isinstance(problem["input"], dict):
             # What several settings say together; their section whole would bury it.
             return f"{name or 'settings that do not go together'}: {message}"
         return f"{name}: {message}; got {problem['input']!r}"

@@ -6,6 +6,7 @@ one is kept beside it, and stays out of the bundle.
 """
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -73,9 +74,11 @@ def choose_precision(
         for name, graph in (("float32", FLOAT32_GRAPH), ("int8", INT8_GRAPH))
     }
     measured = _measure(settings, vocabularies, rankers, features, rows, chosen[:MAX_MEASURED])
-    loss = 1 - measured["int8"]["ndcg"] / measured["float32"]["ndcg"]
+    loss = _loss(measured)
     ratio = measured["int8"]["milliseconds"] / measured["float32"]["milliseconds"]
-    is_good = loss <= settings.ranking.max_ndcg_loss and ratio <= MAX_TIME_RATIO
+    is_good = (
+        loss is not None and loss <= settings.ranking.max_ndcg_loss and ratio <= MAX_TIME_RATIO
+    )
     precision = settings.ranking.precision
     if precision == "auto":
         precision = "int8" if is_good else "float32"
@@ -93,6 +96,12 @@ def choose_precision(
     (directory / PRECISION).write_text(text + "\n", encoding="utf-8")
 
 
+def _loss(measured: Mapping[str, Mapping[str, float | None]]) -> float | None:
+    """Return the share of the NDCG that integers lose; None where no user shows an order."""
+    float32, int8 = measured["float32"]["ndcg"], measured["int8"]["ndcg"]
+    return None if float32 is None or int8 is None else 1 - int8 / float32
+
+
 def _measure(
     settings: RecsysSettings,
     vocabularies: Mapping[str, Vocabulary],
@@ -100,8 +109,8 @@ def _measure(
     features: Features,
     rows: RankingRows,
     chosen: np.ndarray,
-) -> dict[str, dict[str, float]]:
-    """Return time, NDCG and the ratio of seconds of each net."""
+) -> dict[str, dict[str, Any]]:
+    """Return time, NDCG and the ratio of seconds of each net; None for what rows do not tell."""
     formula = Formula(settings.ranking, vocabularies)
     seconds = rows.watch_ms[chosen] / 1000
     times = _request_milliseconds(rankers, features, settings.serving.num_candidates)
@@ -110,10 +119,15 @@ def _measure(
         scores, expected = _score(ranker, formula, features)
         measured[name] = {
             "milliseconds": times[name],
-            "ndcg": user_ndcg(rows.user[chosen], seconds, scores, NDCG_AT),
-            "seconds_ratio": seconds_ratio(seconds, expected),
+            "ndcg": _known(user_ndcg(rows.user[chosen], seconds, scores, NDCG_AT)),
+            "seconds_ratio": _known(seconds_ratio(seconds, expected)),
         }
     return measured
+
+
+def _known(value: float) -> float | None:
+    """Return what JSON can hold: NaN is no number there."""
+    return value if math.isfinite(value) else None
 
 
 def _score(ranker: Ranker, formula: Formula, features: Features) -> tuple[np.ndarray, np.ndarray]:

@@ -110,3 +110,8 @@ def test_settings_that_do_not_go_together_are_told_without_all_the_others(tmp_pa
         load_settings(write(tmp_path, wrong))
     assert "do not go together: exploration needs the ranking net" in str(caught.value)
     assert "synthetic" not in str(caught.value)
+
+
+def test_table_where_a_value_belongs_is_named_with_what_came(tmp_path):
+    with pytest.raises(ConfigError, match=r"seed: .*valid integer; got \{'a': 1\}"):
+        load_settings(write(tmp_path, MINIMAL.replace("[data]", "seed = { a = 1 }\n[data]", 1)))

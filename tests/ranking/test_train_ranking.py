@@ -362,3 +362,11 @@ def test_automatic_choice_minds_the_loss(in_integers, monkeypatch, loss, chosen)
 def test_automatic_choice_minds_the_time(in_integers, monkeypatch):
     monkeypatch.setattr("pipelines.ranking_precision.MAX_TIME_RATIO", 0.0)
     assert in_integers(precision="auto", max_ndcg_loss=1.0)[1]["chosen"] == "float32"
+
+
+def test_order_that_cannot_be_measured_stays_in_floats(in_integers, monkeypatch):
+    monkeypatch.setattr("pipelines.ranking_precision.MAX_TIME_RATIO", 1e9)
+    monkeypatch.setattr("pipelines.ranking_precision.user_ndcg", lambda *_: float("nan"))
+    _, measured = in_integers(precision="auto", max_ndcg_loss=1.0)
+    assert (measured["chosen"], measured["ndcg_loss"]) == ("float32", None)
+    assert measured["int8"]["ndcg"] is None

@@ -102,7 +102,7 @@ def sum_repeated_rows(gradient: Any) -> Any:
 
 
 def _is_small(gradient: tf.Tensor | tf.IndexedSlices) -> bool:
-    """Tell whether a sparse gradient has more slices than its table has rows.
+    """Tell whether a sparse gradient has at least as many slices as its table has rows.
 
     Most rows then have one, and to add slices where they belong takes a third of the time of
     sorting them. Unknown sizes count as large.
