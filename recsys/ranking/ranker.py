@@ -36,7 +36,7 @@ class Ranker:
         num_threads: int = 1,
     ) -> None:
         self._session = load_session(graph, num_threads=num_threads)
-        self._input_names = tuple(value.name for value in self._session.get_inputs())
+        self.input_names = tuple(value.name for value in self._session.get_inputs())
         self.calibration = calibration
         self.spec, self.heads = spec, heads
 
@@ -55,7 +55,7 @@ class Ranker:
         Returns:
             What `Heads.values` gives, with calibrated `expected_seconds`: float32 [Q, C] each.
         """
-        feed = {name: features[name] for name in self._input_names}
+        feed = {name: features[name] for name in self.input_names}
         raw = self._session.run([OUTPUT], feed)[0]
         values = self.heads.values(raw, duration_seconds(features, self.spec))
         values["expected_seconds"] *= self.calibration.factors_of(features)
