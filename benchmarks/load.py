@@ -8,8 +8,10 @@ waits in the client is not left out (Tene, coordinated omission).
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -19,6 +21,10 @@ from serving.client import open_channel
 from serving.v1 import recommender_pb2, recommender_pb2_grpc
 
 TIMEOUT_SECONDS = 10.0
+DEGRADED = "degraded"
+
+Check = Callable[[str, Any], str]
+"""Says what is wrong with the answer that a user got; empty for nothing."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +32,30 @@ class Calls:
     """What became of N calls.
 
     Args:
-        milliseconds: float64 [N], from when each was due.
-        is_answer: bool [N], answered by all stages.
-        errors: Status or `degraded` -> how many.
-        seconds: From the first call's moment to the last answer.
+        due: float64 [N], moment of each, by `time.perf_counter`.
+        milliseconds: float64 [N], from then to its end.
+        problems: What was wrong with each: a status, `degraded`, what the check said; or nothing.
+        seconds: From the first moment to the last end.
     """
 
+    due: np.ndarray
     milliseconds: np.ndarray
-    is_answer: np.ndarray
-    errors: dict[str, int]
+    problems: list[str]
     seconds: float
+
+    def __len__(self) -> int:
+        """Return the number of calls."""
+        return len(self.problems)
+
+    @property
+    def is_answer(self) -> np.ndarray:
+        """Say which calls were answered, and nothing was wrong: bool [N]."""
+        return np.array([not problem for problem in self.problems], bool)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Count what was wrong."""
+        return dict(Counter(problem for problem in self.problems if problem))
 
     @property
     def per_second(self) -> float:
@@ -59,46 +79,70 @@ class Caller:
         address: `host:port`.
         user_ids: Asked for at random, with replacement.
         seed: Of users and moments.
+        page_size: 0 takes the bundle's default.
+        check: Looks at every answer.
+        timeout_seconds: Deadline of a call.
     """
 
-    def __init__(self, address: str, user_ids: Sequence[str], seed: int = 0) -> None:
+    def __init__(
+        self,
+        address: str,
+        user_ids: Sequence[str],
+        seed: int = 0,
+        *,
+        page_size: int = 0,
+        check: Check | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
         self._channel = open_channel(address, None)
         self._stub = recommender_pb2_grpc.RecommenderServiceStub(self._channel)
         self._user_ids, self._rng = user_ids, random.Random(seed)
+        self._page_size, self._check, self._timeout = page_size, check, timeout_seconds
 
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
 
-    def closed(self, in_flight: int, seconds: float, *, request_id: str | None = None) -> Calls:
-        """Keep so many calls in flight for a time.
+    def closed(
+        self,
+        in_flight: int,
+        *,
+        seconds: float = float("inf"),
+        number: float = float("inf"),
+        request_id: str = "",
+        until_problem: bool = False,
+    ) -> Calls:
+        """Keep so many calls in flight, until one of the limits.
 
         Args:
             in_flight: How many.
             seconds: How long calls begin.
+            number: How many begin.
             request_id: Of all calls and of one user, so that the first answer serves for all;
-                None gives each its own.
+                none gives each its own.
+            until_problem: Whether the first problem ends it.
         """
-        user = self._user_ids[0] if request_id else None
-        record = _Record()
+        record = _Record(self._check)
         end = time.perf_counter() + seconds
+        left = number
 
         def begin() -> None:
+            nonlocal left
             now = time.perf_counter()
-            if now < end:
-                self._call(user, request_id, now, record, begin)
+            left -= 1
+            if now < end and left >= 0 and not (until_problem and record.has_problem):
+                self._call(request_id, now, record, begin)
 
         for _ in range(in_flight):
             begin()
-        time.sleep(max(0.0, end - time.perf_counter()))
         return record.finish()
 
     def open(self, rate: float, seconds: float) -> Calls:
         """Begin `rate` calls a second on average, independently of each other."""
-        record = _Record()
+        record = _Record(self._check)
         for due in self._moments(rate, seconds):
             time.sleep(max(0.0, due - time.perf_counter()))
-            self._call(None, None, due, record, lambda: None)
+            self._call("", due, record, lambda: None)
         return record.finish()
 
     def _moments(self, rate: float, seconds: float) -> Iterator[float]:
@@ -108,22 +152,17 @@ class Caller:
             yield due
 
     def _call(
-        self,
-        user: str | None,
-        request_id: str | None,
-        due: float,
-        record: "_Record",
-        after: Callable[[], None],
+        self, request_id: str, due: float, record: "_Record", after: Callable[[], None]
     ) -> None:
+        user = self._user_ids[0] if request_id else self._rng.choice(self._user_ids)
         message = recommender_pb2.RecommendItemsRequest(
-            user_id=user or self._rng.choice(self._user_ids), request_id=request_id or str(uuid4())
+            user_id=user, request_id=request_id or str(uuid4()), page_size=self._page_size
         )
-        record.begin(due)
-        call = self._stub.RecommendItems.future(message, timeout=TIMEOUT_SECONDS)
+        record.begin()
+        call = self._stub.RecommendItems.future(message, timeout=self._timeout)
 
         def done(answered: grpc.Future) -> None:
-            record.end(due, answered)
-            after()
+            record.end(user, due, answered, after)
 
         call.add_done_callback(done)
 
@@ -131,44 +170,40 @@ class Caller:
 class _Record:
     """Calls as they come in, from the threads of gRPC."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Check | None) -> None:
+        self._check = check
         self._changed = threading.Condition()
-        self._milliseconds: list[float] = []
-        self._is_answer: list[bool] = []
-        self._errors: dict[str, int] = {}
+        self._ended: list[tuple[float, float, str]] = []
         self._num_open = 0
-        self._first, self._last = float("inf"), 0.0
+        self.has_problem = False
 
-    def begin(self, due: float) -> None:
+    def begin(self) -> None:
         with self._changed:
             self._num_open += 1
-            self._first = min(self._first, due)
 
-    def end(self, due: float, call: grpc.Future) -> None:
+    def end(self, user: str, due: float, call: grpc.Future, after: Callable[[], None]) -> None:
         now = time.perf_counter()
-        problem = _problem(call)
+        problem = self._problem(user, call)
+        self.has_problem |= bool(problem)
+        after()  # before this call counts as ended: else none may be open for a moment
         with self._changed:
-            self._milliseconds.append(1000 * (now - due))
-            self._is_answer.append(not problem)
-            if problem:
-                self._errors[problem] = self._errors.get(problem, 0) + 1
+            self._ended.append((due, now, problem))
             self._num_open -= 1
-            self._last = now
             self._changed.notify()
 
     def finish(self) -> Calls:
         """Wait for all calls."""
         with self._changed:
-            self._changed.wait_for(lambda: self._num_open == 0, timeout=2 * TIMEOUT_SECONDS)
-            return Calls(
-                np.array(self._milliseconds),
-                np.array(self._is_answer, bool),
-                dict(self._errors),
-                max(self._last - self._first, 1e-9),
-            )
+            self._changed.wait_for(lambda: self._num_open == 0)
+        due, ended, problems = zip(*self._ended, strict=True) if self._ended else ((), (), ())
+        begun, end = np.array(due), np.array(ended)
+        seconds = float(end.max() - begun.min()) if len(end) else 0.0
+        return Calls(begun, 1000 * (end - begun), list(problems), max(seconds, 1e-9))
 
-
-def _problem(call: grpc.Future) -> str:
-    if call.code() is not grpc.StatusCode.OK:
-        return str(call.code().name)
-    return "degraded" if call.result().degraded_stages else ""
+    def _problem(self, user: str, call: grpc.Future) -> str:
+        if call.code() is not grpc.StatusCode.OK:
+            return str(call.code().name)
+        answer = call.result()
+        if self._check is not None and (problem := self._check(user, answer)):
+            return problem
+        return DEGRADED if answer.degraded_stages else ""

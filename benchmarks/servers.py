@@ -45,7 +45,7 @@ class Server:
         self.address = line.partition(" on ")[2].partition(",")[0]
         if not self.address:
             self.stop()
-            raise SystemExit(f"the server did not start; its log is {log}")
+            raise SystemExit(f"the server did not start:\n{log.read_text()[-2000:]}")
 
     def __enter__(self) -> "Server":
         """Return the server."""

@@ -127,7 +127,7 @@ def _measure(
     with Server(command, store, logs / f"{name}.log", core) as server:
         caller = Caller(server.address, user_ids, arguments.seed)
         try:
-            caller.closed(1, arguments.warm_up_seconds)
+            caller.closed(1, seconds=arguments.warm_up_seconds)
             return {
                 "ready_seconds": server.ready_seconds,
                 **_alone(caller, arguments.seconds),
@@ -141,12 +141,12 @@ def _measure(
 
 def _alone(caller: Caller, seconds: float) -> dict[str, Any]:
     """Measure one call at a time."""
-    calls = caller.closed(1, seconds)
+    calls = caller.closed(1, seconds=seconds)
     return {
         "p50_ms": calls.percentile(50),
         "p99_ms": calls.percentile(99),
         "max_ms": calls.percentile(100),
-        "calls": len(calls.milliseconds),
+        "calls": len(calls),
         "errors": calls.errors,
     }
 
@@ -155,7 +155,7 @@ def _loaded(caller: Caller, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure both loops."""
     closed = []
     for in_flight in IN_FLIGHT:
-        calls = caller.closed(in_flight, arguments.seconds / 2)
+        calls = caller.closed(in_flight, seconds=arguments.seconds / 2)
         closed.append({"in_flight": in_flight, **_row(calls)})
     best = max(row["per_second"] for row in closed)
     opened = []
@@ -184,13 +184,13 @@ def _row(calls: Any) -> dict[str, Any]:
 def _processor(server: Server, caller: Caller, seconds: float) -> dict[str, Any]:
     """Measure processor time: of a request, of what is not its making, and of each stage."""
     before, (ranked, stages) = server.cpu_seconds(), server.stage_seconds()
-    calls = caller.closed(1, seconds)
-    cpu_ms = 1000 * (server.cpu_seconds() - before) / len(calls.milliseconds)
+    calls = caller.closed(1, seconds=seconds)
+    cpu_ms = 1000 * (server.cpu_seconds() - before) / len(calls)
     ranked_after, stages_after = server.stage_seconds()
-    caller.closed(1, 0.2, request_id="kept")
+    caller.closed(1, number=1, request_id="kept")
     before = server.cpu_seconds()
-    kept = caller.closed(4, seconds / 2, request_id="kept")
-    grpc_ms = 1000 * (server.cpu_seconds() - before) / len(kept.milliseconds)
+    kept = caller.closed(4, seconds=seconds / 2, request_id="kept")
+    grpc_ms = 1000 * (server.cpu_seconds() - before) / len(kept)
     number = max(ranked_after - ranked, 1)
     return {
         "cpu_ms": cpu_ms,
