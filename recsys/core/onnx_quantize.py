@@ -22,9 +22,11 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from recsys.errors import ArtefactError
 
-PRODUCT = "MatMul"
-MIN_WEIGHTS = 4096
-"""Of a product, for integers to pay for turning its inputs into them."""
+PRODUCTS = ("MatMul", "Gemm")
+"""ONNX Runtime turns a product of two dimensions, and what is added to it, into the second."""
+MIN_WEIGHTS, MIN_COLUMNS = 4096, 32
+"""Of a product, for integers to pay for turning its inputs into them. Few columns are those of
+outputs, where there is little to gain and the most to lose."""
 
 Feed = Mapping[str, np.ndarray]
 
@@ -52,15 +54,16 @@ def quantize_products(graph: Path, out: Path, examples: Sequence[Feed], longer: 
         names = _growing_products(onnx.load(cleaned), examples[0], longer)
         if not names:
             raise ArtefactError(
-                f"{graph}: expected a product with {MIN_WEIGHTS:,} constant weights or more to "
-                f"take in integers, found none; keep ranking.precision = 'float32'"
+                f"{graph}: expected a product with {MIN_WEIGHTS:,} constant weights and "
+                f"{MIN_COLUMNS} columns or more to take in integers, found none; keep "
+                f"ranking.precision = 'float32'"
             )
         quantize_static(
             cleaned,
             out,
             _Reader(examples),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=[PRODUCT],
+            op_types_to_quantize=list(PRODUCTS),
             nodes_to_quantize=names,
             per_channel=True,
             activation_type=QuantType.QInt8,
@@ -76,9 +79,10 @@ def _growing_products(model: onnx.ModelProto, short: Feed, longer: Feed) -> list
     products = [
         node
         for node in model.graph.node
-        if node.op_type == PRODUCT
+        if node.op_type in PRODUCTS
         and len(weights.get(node.input[1], ())) == 2
         and np.prod(weights[node.input[1]]) >= MIN_WEIGHTS
+        and weights[node.input[1]][1] >= MIN_COLUMNS
     ]
     inputs = list(dict.fromkeys(node.input[0] for node in products))
     before, after = (_num_values(model, inputs, feed) for feed in (short, longer))

@@ -1,7 +1,11 @@
 """Products in integers: near the float ones, and of each row alone."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from recsys.core.backends import to_numpy
@@ -22,6 +26,8 @@ class Net:
         self.outputs = Tower((NUM_OUTPUTS,), 0.0, seed=3)
         for tower in (self.user, self.item, self.outputs):
             tower.build((None, width))
+            for dense in tower.dense_layers:
+                dense.bias.assign(np.linspace(-0.5, 0.5, dense.bias.shape[0]))
 
     def __call__(self, batch):
         return self.outputs(self.item(batch["items"]) + self.user(batch["user"])[:, None])
@@ -46,6 +52,17 @@ def export(path, width=WIDTH):
     return path
 
 
+def kinds_run(path, inputs, scratch):
+    """Return the kinds of the nodes that ONNX Runtime runs, which are not those of the file."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(scratch / "profile")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session.run(None, inputs)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    return [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
+
+
 def run(path, inputs):
     return load_session(path, num_threads=1).run(["scores"], inputs)[0]
 
@@ -64,7 +81,7 @@ def test_only_large_products_over_the_open_axis_are_taken_in_integers(graphs):
     assert number == 2
     kinds = [node.op_type for node in onnx.load(int8).graph.node]
     weights = [value for value in onnx.load(int8).graph.initializer if value.data_type == 3]
-    assert kinds.count("MatMul") == 4
+    assert kinds.count("Gemm") == 4  # products with what is added to them
     assert sum(tuple(value.dims) == (WIDTH, WIDTH) for value in weights) == 2
 
 
@@ -94,3 +111,10 @@ def test_net_without_large_products_is_refused(tmp_path):
     small = export(tmp_path / "small.onnx", width=8)
     with pytest.raises(ArtefactError, match="precision = 'float32'"):
         quantize_products(small, tmp_path / "int8.onnx", [feed(1, 8)], feed(2, 8))
+
+
+def test_large_products_are_run_in_integers(graphs, tmp_path):
+    # With a bias other than 0, as after any training, they are no longer products of their own.
+    kinds = kinds_run(graphs[1], feed(50), tmp_path)
+    assert kinds.count("QGemm") + kinds.count("QLinearMatMul") == 2
+    assert sum("Gemm" in kind or "MatMul" in kind for kind in kinds) == 4
