@@ -98,6 +98,7 @@ def settings_of(log: Path) -> RecsysSettings:
                 "cross_layers": 0,
                 "hidden": (1024, 512, 256),
                 "embedding_scale": 6.0,
+                "num_quantiles": 20,
                 "max_embedding_width": 64,
                 "precision": "int8",
                 "training": {
