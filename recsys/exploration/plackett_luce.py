@@ -61,16 +61,15 @@ class PlackettLuceDraws:
 
     def __call__(self, competing: np.ndarray, allowed: np.ndarray) -> int:
         """Draw one of the candidates that are allowed: float [C], bool [C] -> position."""
-        positions = np.flatnonzero(allowed)
-        logits = _logits(competing[positions], self._temperature)
+        logits = _logits(np.where(allowed, competing, -np.inf), self._temperature)
         weights = np.exp(logits - logits.max())
         up_to = np.cumsum(weights)
-        # Rounding must not lead beyond the last that has a weight.
+        # Below the sum even after rounding; the first sum above it is of one that has a weight.
         drawn = min(self._rng.random() * up_to[-1], np.nextafter(up_to[-1], 0))
-        place = int(np.searchsorted(up_to, drawn, side="right"))
-        self.propensity.append(float(weights[place] / up_to[-1]))
-        self.score.append(float(competing[positions[place]]))
-        return int(positions[place])
+        position = int(np.searchsorted(up_to, drawn, side="right"))
+        self.propensity.append(float(weights[position] / up_to[-1]))
+        self.score.append(float(competing[position]))
+        return position
 
 
 def _logits(score: np.ndarray, temperature: float) -> np.ndarray:
