@@ -141,7 +141,7 @@ class CandidateStage:
             scores = self._retrieval.scores_of(new, *of_user)
         rows = np.concatenate([net.rows[kept], new])
         scores = np.concatenate([net.scores[kept], scores])
-        order = np.lexsort((rows, -scores))  # what has no score comes last
+        order = np.argsort(-scores, kind="stable")  # what has no score comes last
         added = np.full(len(new), np.nan, np.float32)
         found_by = {
             name: np.concatenate([own[kept], added])[order] for name, own in net.found_by.items()

@@ -29,7 +29,7 @@ class Candidates:
     Args:
         rows: int32 [C], catalogue rows.
         scores: float32 [C], of the candidate net, whichever source found them; NaN, and behind all
-            others, where there is no vector.
+            others, where there is no vector, or no net.
         found_by: Source -> float32 [C], its own scores, NaN where it did not find the candidate.
         dropped: Reason -> how many were removed on the way.
     """
@@ -97,8 +97,9 @@ class Retrieval:
     def popular(self, restrictions: Restrictions, num_candidates: int) -> Candidates:
         """Return the most popular eligible items: the answer when the net or index fails."""
         rows = np.asarray(self._bundle.popular)
-        scores = 1 / np.arange(1, len(rows) + 1, dtype=np.float32)
-        return self._keep(rows, scores, restrictions, num_candidates, source=POPULAR)
+        own = 1 / np.arange(1, len(rows) + 1, dtype=np.float32)
+        scores = np.full(len(rows), np.nan, np.float32)
+        return self._keep(rows, scores, restrictions, num_candidates, source=POPULAR, own=own)
 
     def gains(
         self, vectors: np.ndarray, successions: SuccessorCounts | None
@@ -181,7 +182,8 @@ class Retrieval:
         rows = np.zeros(0, np.int32) if restrictions.allowed is None else restrictions.allowed
         scores = self.scores_of(rows, vectors, gains)
         order = np.lexsort((rows, -scores))
-        return self._keep(rows[order], scores[order], restrictions, num_candidates, source=ALLOWED)
+        rows, scores, own = rows[order], scores[order], np.zeros(len(rows), np.float32)
+        return self._keep(rows, scores, restrictions, num_candidates, source=ALLOWED, own=own)
 
     def _exact(
         self,
@@ -209,13 +211,14 @@ class Retrieval:
         num_candidates: int,
         *,
         source: str = CANDIDATE_NET,
+        own: np.ndarray | None = None,
     ) -> Candidates:
         reasons = self._eligibility.reasons(rows, restrictions)
         kept = np.flatnonzero(reasons == 0)[:num_candidates]
         counts = np.bincount(reasons, minlength=len(REASONS))
         dropped = {REASONS[code]: int(n) for code, n in enumerate(counts) if code and n}
-        own = np.nan_to_num(scores[kept]) if source == ALLOWED else scores[kept]
-        return Candidates(rows[kept].astype(np.int32), scores[kept], {source: own}, dropped)
+        own = scores if own is None else own
+        return Candidates(rows[kept].astype(np.int32), scores[kept], {source: own[kept]}, dropped)
 
 
 def _merge(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
