@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.paths import RunPaths
 from pipelines.steps import read_identity
+from recsys.boosts import check_boosts
 from recsys.bundle import NUM_POPULAR, write_bundle
 from recsys.candidates.co_visits import count_co_visits
 from recsys.data.prepared import Prepared, load_prepared
@@ -28,8 +29,13 @@ RECENT_SHARE = 0.2
 
 
 def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
-    """Write the bundle into `out`."""
+    """Write the bundle into `out`.
+
+    Raises:
+        ConfigError: The log lacks what a candidate source or a boost of the settings needs.
+    """
     prepared = load_prepared(paths.prepared)
+    check_boosts(settings.serving.arrangement.boosts, prepared.catalogue)
     ranked = paths.ranking.exists()
     parts = {
         **{f"candidates/{path.name}": path for path in paths.candidates.glob("user_tower*.onnx")},

@@ -48,6 +48,7 @@ class Boosts:
     def __init__(
         self, rules: tuple[BoostSettings, ...], catalogue: Catalogue, eligibility: Eligibility
     ) -> None:
+        check_boosts(rules, catalogue)
         self._rules, self._eligibility = rules, eligibility
         self._is_meant = [_is_meant(rule, catalogue, eligibility) for rule in rules]  # [N] each
 
@@ -68,6 +69,20 @@ class Boosts:
         return Boost(factor, added)
 
 
+def check_boosts(rules: tuple[BoostSettings, ...], catalogue: Catalogue) -> None:
+    """Refuse rules that the items of a catalogue cannot meet.
+
+    Raises:
+        ConfigError: A rule is about a column that the items do not have.
+    """
+    for rule in rules:
+        if rule.column and rule.column not in catalogue.table.column_names:
+            raise ConfigError(
+                f"serving.arrangement.boosts: expected a column of the items, got "
+                f"{rule.column!r}; they have {', '.join(catalogue.table.column_names)}"
+            )
+
+
 def _is_meant(rule: BoostSettings, catalogue: Catalogue, eligibility: Eligibility) -> np.ndarray:
     """Mark the items that a rule is about, whatever their age: bool [N]."""
     item_filter = ItemFilter(
@@ -83,11 +98,6 @@ def _is_meant(rule: BoostSettings, catalogue: Catalogue, eligibility: Eligibilit
 
 
 def _has_value(rule: BoostSettings, catalogue: Catalogue) -> np.ndarray:
-    if rule.column not in catalogue.table.column_names:
-        raise ConfigError(
-            f"serving.arrangement.boosts: expected a column of the items, got {rule.column!r}; "
-            f"they have {', '.join(catalogue.table.column_names)}"
-        )
     encoded = categories(catalogue.table[rule.column])
     wanted = [
         code for code, value in enumerate(encoded.dictionary.to_pylist()) if value in rule.values
