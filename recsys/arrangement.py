@@ -134,6 +134,7 @@ class Arrangement:
 
     def __init__(self, bundle: Bundle, eligibility: Eligibility) -> None:
         self._settings = bundle.settings.serving.arrangement
+        self._page_size = bundle.settings.serving.default_page_size
         self._bundle, self._eligibility = bundle, eligibility
         self.boosts = Boosts(self._settings.boosts, bundle.catalogue, eligibility)
 
@@ -159,7 +160,7 @@ class Arrangement:
             max_age_ms = round(settings.fresh_days * MILLISECONDS_PER_DAY)
             is_fresh = self._eligibility.is_younger(rows, max_age_ms, request.now)
         return Limits(
-            window=max(1, request.page_size or request.num_items),
+            window=request.page_size or self._page_size,
             channel=_numbered(self._bundle.item_features.channel[rows]),
             max_per_channel=max_per_channel,
             is_fresh=is_fresh,

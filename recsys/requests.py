@@ -52,8 +52,8 @@ class Request:
         context: Values of this request that override the user's attributes: surface, device,
             country, language, logged_in, gender, age, current_item_id.
         num_items: How many items to return.
-        page_size: Of the pages that these items are cut into, each arranged by itself; None for
-            one page of all.
+        page_size: Of the pages that these items are cut into, each arranged by itself; None takes
+            the bundle's `default_page_size`.
         excluded_item_ids: Never returned.
         allowed_item_ids: If any, the answer comes from these alone.
         item_filter: See `ItemFilter`.

@@ -93,7 +93,7 @@ asked = st.fixed_dictionaries(
     {
         "user": st.integers(0, 4),
         "num_items": st.integers(1, 70),
-        "page_size": st.none() | st.integers(1, 20),
+        "page_size": st.none() | st.integers(1, 25),
         "excluded_item_ids": subset(ITEMS, 100) | subset(ITEMS, 3),
         "allowed_item_ids": st.just(frozenset()) | subset([*ITEMS, "nobody knows it"], 40),
         "seen": subset(ITEMS, 50),
@@ -184,7 +184,7 @@ def check(answer, request, arrangement, bundle, items, policy):
     assert set(ids) <= eligible
     cap, full = cap_of(arrangement, request), min(request.num_items, NUM_CANDIDATES, len(eligible))
     assert len(ids) == full or (cap is not None and len(ids) < full)
-    size = request.page_size or request.num_items
+    size = request.page_size or 20
     for start in range(0, len(ids), size):
         channels = Counter(by_id[item]["channel_id"] for item in ids[start : start + size])
         del channels[None]
@@ -211,7 +211,7 @@ def check_fresh(answer, request, arrangement, recommender):
     is_young &= bundle.item_features.upload_time >= 0
     left = int(is_young[recommender.candidates([request])[0].rows].sum())
     rows = bundle.catalogue.rows([item.item_id for item in answer.items])
-    size = request.page_size or request.num_items
+    size = request.page_size or 20
     for start in range(0, len(rows), size):
         page = rows[start : start + size]
         places = min(size, request.num_items - start)
