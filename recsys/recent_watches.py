@@ -15,7 +15,10 @@ import numpy as np
 MICROSECONDS_PER_HOUR = 3_600_000_000
 MAX_EXPONENT = 512.0
 """Half-lives from the landmark at which it is moved, far from where a float64 ends."""
-POOL_SIZE = 4096
+SMALLEST = 1e-12
+"""Below lies what is left of watches that were taken back, and what is long forgotten."""
+POOL_SIZE = 1024
+"""Of the best, those that are looked at; more would only be for who has seen all of these."""
 
 
 class RecentWatches:
@@ -32,11 +35,11 @@ class RecentWatches:
         self._landmark = float(landmark)
         self._half_life = half_life_hours * MICROSECONDS_PER_HOUR
         self._lock = threading.Lock()
-        # Items that nobody watches keep their order, so few have to be looked at.
+        # What nobody watches keeps its order, so only what is watched can come in.
         self._pool = self._best_of(np.arange(len(self._weights)))
 
     def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return thousands of the items watched most lately, best first.
+        """Return the items watched most lately, at most `POOL_SIZE`, best first.
 
         Returns:
             Rows int64 [P] and their weights float64 [P], all above 0.
@@ -74,10 +77,6 @@ class RecentWatches:
         weights = self._weights[rows]
         order = np.argsort(-weights, kind="stable")[:POOL_SIZE]
         return rows[order[weights[order] > SMALLEST]]
-
-
-SMALLEST = 1e-12
-"""Below lies what is left of watches that were taken back, and what is long forgotten."""
 
 
 def watch_weights(

@@ -68,6 +68,7 @@ def test_watched_excluded_and_current_items_are_named(eligibility):
         ({"max_duration_ms": 1000}, [0, 1]),
         ({"max_age_ms": 3 * HOUR_MS}, [0]),
         ({"max_age_ms": 3 * HOUR_MS - 1}, []),
+        ({"max_age_ms": 100 * 366 * 24 * HOUR_MS}, [0]),
         ({"excluded_topics": frozenset({"news", "cats"})}, [1]),
         ({"excluded_topics": frozenset({"cats"})}, [0, 1]),
         ({"excluded_channel_ids": frozenset({"y", "z"})}, [0]),
