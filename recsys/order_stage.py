@@ -46,14 +46,13 @@ class OrderStage:
         """
         boosted, orders = [], []
         for position, (found, score) in enumerate(zip(candidates, scored, strict=True)):
+            is_drawn = bool(explored[position])
             try:
-                score_here, order = self._arranged(
-                    batch, position, found, score, is_drawn=bool(explored[position])
-                )
+                final, order = self._arranged(batch, position, found, score, is_drawn=is_drawn)
             except Exception as error:  # a broken rule must cost the arrangement, never the answer
-                order = greedy_order(_own(found, score), batch.requests[position].num_items)
-                score_here, order = score, replace(order, failures={"arrangement": repr(error)})
-            boosted.append(score_here)
+                plain = greedy_order(_own(found, score), batch.requests[position].num_items)
+                final, order = score, replace(plain, failures={"arrangement": repr(error)})
+            boosted.append(final)
             orders.append(order)
         return boosted, orders
 
