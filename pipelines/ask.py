@@ -98,6 +98,7 @@ def answer_to_json(
             "item_id": item.item_id,
             "expected_watch_seconds": item.expected_watch_seconds,
             "source": item.source,
+            "sources": list(item.sources),
             "propensity": item.propensity,
             **({"explanation": vars(item.explanation)} if item.explanation else {}),
         }
@@ -110,6 +111,7 @@ def answer_to_json(
         "degraded_stages": list(answer.degraded_stages),
         "failures": answer.failures,
         "dropped": answer.dropped,
+        "sources": {name: vars(counts) for name, counts in answer.source_counts.items()},
     }
 
 

@@ -12,7 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.evaluate_candidates import baseline_lists, candidate_lists, measure_lists
+from pipelines.evaluate_candidates import (
+    baseline_lists,
+    candidate_lists,
+    measure_lists,
+    recall_by_source,
+)
 from pipelines.evaluate_exploration import evaluate_exploration
 from pipelines.evaluate_ranking import evaluate_ranking
 from pipelines.held_out import HeldOut, held_out_watches
@@ -96,7 +101,8 @@ def _candidate_figures(
     requests = list(islice(held_out.requests(seen_removed=evaluation.seen_filtered), NUM_SERVED))
     answers = recommender.recommend(requests)
     return {
-        "candidates": measured(ours) | {"queries": len(held_out)},
+        "candidates": measured(ours.lists) | {"queries": len(held_out)},
+        "sources": recall_by_source(ours),
         "baselines": baselines,
         "serving": _serving(answers),
         "samples": _samples(recommender, held_out, requests, answers),

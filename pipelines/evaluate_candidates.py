@@ -7,6 +7,7 @@ data_until, as a bundle's is; the users' histories are known up to each request.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -33,27 +34,69 @@ from recsys.evaluation.metrics import (
 )
 from recsys.progress import progress, track
 from recsys.recommender import Recommender
+from recsys.retrieval import Candidates
 from recsys.settings import EvaluationSettings
 
 BATCH = 128
 PADDING = -1
 
 
+@dataclass(frozen=True)
+class CandidateLists:
+    """What the candidate stage found for Q held-out watches.
+
+    Args:
+        lists: int64 [Q, k], the first k candidates, padded with -1.
+        found: Source -> bool [Q], whether it found what was watched, anywhere among its candidates.
+        num_candidates: Source -> int64 [Q], how many it found.
+    """
+
+    lists: np.ndarray
+    found: dict[str, np.ndarray]
+    num_candidates: dict[str, np.ndarray]
+
+
 def candidate_lists(
     recommender: Recommender, held_out: HeldOut, k: int, *, seen_removed: bool
-) -> np.ndarray:
-    """Return the first k candidates of every request: int64 [Q, k], padded with -1."""
+) -> CandidateLists:
+    """Ask the candidate stage about every held-out watch."""
     requests = held_out.requests(seen_removed=seen_removed)
-    lists = np.full((len(held_out), k), PADDING, np.int64)
+    every = CandidateLists(np.full((len(held_out), k), PADDING, np.int64), {}, {})
     done = 0
     with progress("candidates of test requests", len(held_out)) as task:
         while batch := list(islice(requests, BATCH)):
-            for found in recommender.candidates(batch):
-                rows = found.rows[:k]
-                lists[done, : len(rows)] = rows
+            for candidates in recommender.candidates(batch):
+                _note(every, done, candidates, int(held_out.targets[done]))
                 done += 1
             task.advance(len(batch))
-    return lists
+    return every
+
+
+def _note(every: CandidateLists, query: int, candidates: Candidates, target: int) -> None:
+    rows = candidates.rows[: every.lists.shape[1]]
+    every.lists[query, : len(rows)] = rows
+    num_queries = len(every.lists)
+    for name, own in candidates.found_by.items():
+        is_own = ~np.isnan(own)
+        found = every.found.setdefault(name, np.zeros(num_queries, bool))
+        found[query] = (candidates.rows[is_own] == target).any()
+        counts = every.num_candidates.setdefault(name, np.zeros(num_queries, np.int64))
+        counts[query] = np.count_nonzero(is_own)
+
+
+def recall_by_source(lists: CandidateLists) -> list[dict[str, Any]]:
+    """Return, for each source, the share of watches that it found, and that it alone found."""
+    found = np.stack(list(lists.found.values()))  # [S, Q]
+    is_alone = found & (found.sum(axis=0) == 1)
+    return [
+        {
+            "name": name,
+            "candidates": float(lists.num_candidates[name].mean()),
+            "recall": float(found[number].mean()),
+            "alone": float(is_alone[number].mean()),
+        }
+        for number, name in enumerate(lists.found)
+    ]
 
 
 def measure_lists(

@@ -10,11 +10,15 @@ import numpy as np
 
 from pipelines.paths import RunPaths
 from pipelines.steps import read_identity
+from recsys.boosts import check_boosts
 from recsys.bundle import NUM_POPULAR, write_bundle
+from recsys.candidates.co_visits import count_co_visits
 from recsys.data.prepared import Prepared, load_prepared
 from recsys.data.user_states import user_states
+from recsys.errors import ConfigError
 from recsys.ranking.items import ItemFeatures
-from recsys.settings import RecsysSettings
+from recsys.recent_watches import watch_weights
+from recsys.settings import RecsysSettings, SourceSettings
 from recsys.state import UserState
 from recsys.state_files import state_to_json
 
@@ -25,8 +29,13 @@ RECENT_SHARE = 0.2
 
 
 def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
-    """Write the bundle into `out`."""
+    """Write the bundle into `out`.
+
+    Raises:
+        ConfigError: The log lacks what a candidate source or a boost of the settings needs.
+    """
     prepared = load_prepared(paths.prepared)
+    check_boosts(settings.serving.arrangement.boosts, prepared.catalogue)
     ranked = paths.ranking.exists()
     parts = {
         **{f"candidates/{path.name}": path for path in paths.candidates.glob("user_tower*.onnx")},
@@ -50,6 +59,7 @@ def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
             prepared.catalogue, prepared.vocabularies, settings.ranking
         ),
         popular=popular_rows(prepared),
+        sources=source_arrays(prepared, settings.serving.sources),
         warmup_users=[state_to_json(state) for state in _warmup_states(prepared)],
         parents={step: read_identity(paths.root / step) for step in steps},
         metrics=_validation_metrics(paths, steps),
@@ -62,18 +72,55 @@ EXPLORATION_FILES = ("neural_process.onnx", "spread.json", "features.json")
 
 def popular_rows(prepared: Prepared) -> np.ndarray:
     """Return the items most watched lately before data_until, best first: int32."""
-    moments, rows = [], []
-    for shard in prepared.shards:
-        timelines = shard.timelines
-        known = timelines.is_watch & (timelines.outcome_moment < prepared.data_until)
-        known &= timelines.item >= 0
-        moments.append(timelines.outcome_moment[known])
-        rows.append(timelines.item[known])
-    moment, row = np.concatenate(moments), np.concatenate(rows)
+    row, moment, _ = _known_watches(prepared)
     recent = moment >= np.quantile(moment, 1 - RECENT_SHARE) if len(moment) else moment > 0
     counts = np.bincount(row[recent], minlength=len(prepared.catalogue))
     best = np.argsort(-counts, kind="stable")[:NUM_POPULAR]
     return best.astype(np.int32)
+
+
+def source_arrays(prepared: Prepared, settings: SourceSettings) -> dict[str, np.ndarray]:
+    """Return what the candidate sources that are on need, by path below `sources/`.
+
+    Raises:
+        ConfigError: `recent_popularity` is on, and the log has watches without a time.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    if settings.co_visitation:
+        co_visits = count_co_visits(
+            (shard.histories for shard in prepared.shards),
+            num_items=prepared.catalogue.num_trained,
+            until=prepared.data_until,
+        )
+        arrays |= {f"co_visits/{name}": values for name, values in vars(co_visits).items()}
+    if settings.recent_popularity:
+        row, moment, has_time = _known_watches(prepared)
+        if not has_time.all():
+            raise ConfigError(
+                "serving.sources.recent_popularity: expected a log in which every watch has a "
+                "time, this one has watches of which it knows only the order; leave it out"
+            )
+        arrays["recent_watches"] = watch_weights(
+            row,
+            moment,
+            num_items=len(prepared.catalogue),
+            until=prepared.data_until,
+            half_life_hours=settings.half_life_hours,
+        )
+    return arrays
+
+
+def _known_watches(prepared: Prepared) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, moment and whether it is a time of all watches known at data_until: [W]."""
+    parts = []
+    for shard in prepared.shards:
+        timelines = shard.timelines
+        known = timelines.is_watch & (timelines.outcome_moment < prepared.data_until)
+        known &= timelines.item >= 0
+        columns = (timelines.item, timelines.outcome_moment, timelines.has_time)
+        parts.append([values[known] for values in columns])
+    row, moment, has_time = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return row, moment, has_time
 
 
 def _warmup_states(prepared: Prepared) -> Iterator[UserState]:

@@ -19,13 +19,15 @@ was `exploration/` is still read.
                         where the settings order by it
     item_counters.npy   int64 [N, 5] as of data_until
     popular.npy         int32 rows, the fallback when retrieval fails
+    sources/            co_visits/ (rows, similarity), recent_watches.npy: of the candidate sources
+                        that are on
     warmup.json         user states that the server answers before it reports ready
 """
 
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +36,8 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from recsys.artefacts import MANIFEST, hash_json, write_manifest
+from recsys.artefacts import MANIFEST, hash_json, load_arrays, save_arrays, write_manifest
+from recsys.candidates.co_visits import CoVisits
 from recsys.candidates.user_tower import UserTower
 from recsys.data.catalogue import Catalogue
 from recsys.data.examples import ITEM_COUNTERS
@@ -66,6 +69,9 @@ class Bundle:
             the net is not told.
         item_counters: int64 [N, 5], `ITEM_COUNTERS`.
         popular: int32 [<= 1000], rows by decreasing recent watches.
+        co_visits: None where the candidate source `co_visitation` is off.
+        recent_watches: float64 [N], weights of `recsys.recent_watches` as of data_until; None where
+            the candidate source `recent_popularity` is off.
         ranker: None where the log has no watch time; items then stay in candidate order.
         process: The neural process, where the order is drawn from it.
         warmup_users: User states in the JSON form of `recsys.state_files`.
@@ -84,6 +90,8 @@ class Bundle:
     item_features: ItemFeatures
     item_counters: np.ndarray
     popular: np.ndarray
+    co_visits: CoVisits | None
+    recent_watches: np.ndarray | None
     ranker: Ranker | None
     process: Predictor | None
     warmup_users: list[dict[str, Any]]
@@ -123,6 +131,7 @@ def write_bundle(
     parts: Mapping[str, Path],
     item_features: ItemFeatures,
     popular: np.ndarray,
+    sources: Mapping[str, np.ndarray],
     warmup_users: list[dict[str, Any]],
     parents: Mapping[str, str],
     metrics: Mapping[str, Any],
@@ -136,6 +145,7 @@ def write_bundle(
         parts: Name in the bundle -> file or directory to copy (`candidates/user_tower.onnx`...).
         item_features: Tables of item features by catalogue row.
         popular: int32 rows, most popular first.
+        sources: Arrays of the candidate sources that are on, by path below `sources/`.
         warmup_users: JSON-able user states.
         parents: Step -> identity of what this bundle was made from.
         metrics: Validation metrics by stage.
@@ -148,6 +158,8 @@ def write_bundle(
     item_features.save(target / "item_features")
     np.save(target / "item_counters.npy", np.asarray(prepared.item_counters))
     np.save(target / "popular.npy", popular.astype(np.int32))
+    if sources:
+        save_arrays(target / "sources", sources)
     _write_json(target / SETTINGS, settings.model_dump(mode="json"))
     _write_json(target / "warmup.json", warmup_users)
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
@@ -184,6 +196,7 @@ def _parse(directory: Path, manifest: dict[str, Any]) -> Bundle:
     ranked = (directory / "ranking").is_dir()
     drawn = settings.serving.exploration.policy == "thompson"
     successors = directory / "candidates" / "successors.npy"
+    sources = load_arrays(directory / "sources")
     return Bundle(
         bundle_id=manifest["bundle_id"],
         manifest=manifest,
@@ -201,6 +214,10 @@ def _parse(directory: Path, manifest: dict[str, Any]) -> Bundle:
         item_features=ItemFeatures.load(directory / "item_features"),
         item_counters=_load(directory / "item_counters.npy"),
         popular=_load(directory / "popular.npy"),
+        co_visits=CoVisits(sources["co_visits/rows"], sources["co_visits/similarity"])
+        if "co_visits/rows" in sources
+        else None,
+        recent_watches=sources.get("recent_watches"),
         ranker=Ranker.load(directory / "ranking") if ranked else None,
         process=Predictor.load(directory / "exploration") if ranked and drawn else None,
         warmup_users=json.loads((directory / "warmup.json").read_text()),
@@ -219,6 +236,7 @@ def _check_sizes(bundle: Bundle) -> None:
         ("dimensions of item_vectors.npy", bundle.item_vectors.ndim, 2),
         ("vectors in the index", len(bundle.index), num_vectors),
         ("dimensions of popular.npy", bundle.popular.ndim, 1),
+        *_sizes_of_sources(bundle),
     ):
         if found != expected:
             raise ArtefactError(f"{what}: expected {expected}, found {found}")
@@ -228,9 +246,25 @@ def _check_sizes(bundle: Bundle) -> None:
         ("rows in popular.npy", 0, bundle.popular, num_items - 1),
         ("codes in item_features/code.npy", 0, features.code, num_items),
         ("item_features/channel.npy", -1, features.channel, features.num_channels - 1),
+        ("rows in sources/co_visits", -1, _co_visited(bundle), num_items - 1),
     ):
         if len(values) and not low <= int(values.min()) <= int(values.max()) <= high:
             raise ArtefactError(f"{what}: expected {low} to {high}, found others")
+
+
+def _sizes_of_sources(bundle: Bundle) -> Iterator[tuple[str, object, object]]:
+    co_visits, recent = bundle.co_visits, bundle.recent_watches
+    if co_visits is not None:
+        shape = co_visits.rows.shape
+        yield "dimensions of sources/co_visits/rows.npy", len(shape), 2
+        yield "rows of sources/co_visits/rows.npy", shape[0], bundle.catalogue.num_trained
+        yield "shape of sources/co_visits/similarity.npy", co_visits.similarity.shape, shape
+    if recent is not None:
+        yield "shape of sources/recent_watches.npy", recent.shape, (len(bundle.catalogue),)
+
+
+def _co_visited(bundle: Bundle) -> np.ndarray:
+    return np.zeros(0) if bundle.co_visits is None else bundle.co_visits.rows.ravel()
 
 
 def _lengths(features: ItemFeatures) -> set[int]:

@@ -11,10 +11,12 @@ from recsys.data.catalogue import Catalogue
 from recsys.errors import RequestError
 from recsys.requests import ItemFilter
 
-REASONS = ("", "watched", "excluded", "current", "unavailable", "filtered")
+REASONS = ("", "watched", "excluded", "current", "unavailable", "filtered", "not_allowed")
 """Names of the codes that `Eligibility.reasons` gives; code 0 may be returned."""
-WATCHED, EXCLUDED, CURRENT, UNAVAILABLE, FILTERED = range(1, 6)
+WATCHED, EXCLUDED, CURRENT, UNAVAILABLE, FILTERED, NOT_ALLOWED = range(1, 7)
 FOREVER = np.iinfo(np.int64).max
+MICROSECONDS_PER_MILLISECOND = 1000
+UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Restrictions:
         current: Row of the item being watched, -1 none.
         item_filter: See `ItemFilter`.
         now: Microseconds since the epoch.
+        allowed: int32, sorted rows that alone may be returned; None allows all.
     """
 
     watched: np.ndarray
@@ -33,6 +36,7 @@ class Restrictions:
     current: int
     item_filter: ItemFilter
     now: int
+    allowed: np.ndarray | None = None
 
 
 class Eligibility:
@@ -48,6 +52,7 @@ class Eligibility:
         lengths = pc.fill_null(pc.list_value_length(topics), 0).to_numpy()
         self._topic_item = np.repeat(np.arange(num_items), lengths)
         self._duration_ms = _integers(table, "duration_ms", 0)
+        self._upload_time = _integers(table, "upload_time", UNKNOWN)
         self._available_from = _integers(table, "available_from", -FOREVER)
         self._available_until = _integers(table, "available_until", FOREVER)
         self._num_items = num_items
@@ -80,8 +85,10 @@ class Eligibility:
         Returns:
             int8 [n], positions in `REASONS`; of several reasons the first in that order.
         """
-        reasons = np.where(self._passes(rows, restrictions.item_filter), 0, FILTERED)
         now = restrictions.now
+        reasons = np.where(self.passes(rows, restrictions.item_filter, now), 0, FILTERED)
+        if restrictions.allowed is not None:
+            reasons[~_is_in(rows, restrictions.allowed)] = NOT_ALLOWED
         available = (self._available_from[rows] <= now) & (now < self._available_until[rows])
         reasons[~available] = UNAVAILABLE
         reasons[rows == restrictions.current] = CURRENT
@@ -89,20 +96,37 @@ class Eligibility:
         reasons[_is_in(rows, restrictions.watched)] = WATCHED
         return reasons.astype(np.int8)
 
-    def _passes(self, rows: np.ndarray, item_filter: ItemFilter) -> np.ndarray:
+    def passes(self, rows: np.ndarray, item_filter: ItemFilter, now: int) -> np.ndarray:
+        """Say for each row whether a filter lets it through: bool [n]."""
         passes = np.ones(len(rows), bool)
         if item_filter.channel_ids:
             passes &= self._channel.matches(rows, item_filter.channel_ids)
+        if item_filter.excluded_channel_ids:
+            passes &= ~self._channel.matches(rows, item_filter.excluded_channel_ids)
         if item_filter.languages:
             passes &= self._language.matches(rows, item_filter.languages)
         if item_filter.topics:
-            every = np.arange(len(self._topic.codes))
-            tagged = np.zeros(self._num_items, bool)
-            tagged[self._topic_item[self._topic.matches(every, item_filter.topics)]] = True
-            passes &= tagged[rows]
+            passes &= self._tagged(item_filter.topics)[rows]
+        if item_filter.excluded_topics:
+            passes &= ~self._tagged(item_filter.excluded_topics)[rows]
         if item_filter.max_duration_ms is not None:
             passes &= self._duration_ms[rows] <= item_filter.max_duration_ms
+        if item_filter.max_age_ms is not None:
+            passes &= self.is_younger(rows, item_filter.max_age_ms, now)
         return passes
+
+    def is_younger(self, rows: np.ndarray, max_age_ms: int, now: int) -> np.ndarray:
+        """Say which items were uploaded at most so long ago: bool [n], no for unknown ages."""
+        uploaded = self._upload_time[rows]
+        age = now - uploaded
+        young = (age >= 0) & (age <= max_age_ms * MICROSECONDS_PER_MILLISECOND)
+        return young & (uploaded != UNKNOWN)
+
+    def _tagged(self, topics: Iterable[str]) -> np.ndarray:
+        """Say which items of the catalogue have one of the topics: bool [N]."""
+        tagged = np.zeros(self._num_items, bool)
+        tagged[self._topic_item[self._topic.matches(slice(None), topics)]] = True
+        return tagged
 
 
 class _Coded:
@@ -113,7 +137,7 @@ class _Coded:
         self.code_of = {value: code for code, value in enumerate(encoded.dictionary.to_pylist())}
         self.codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
 
-    def matches(self, positions: np.ndarray, wanted: Iterable[str]) -> np.ndarray:
+    def matches(self, positions: np.ndarray | slice, wanted: Iterable[str]) -> np.ndarray:
         codes = [self.code_of[value] for value in wanted if value in self.code_of]
         return np.isin(self.codes[positions], codes)
 

@@ -2,17 +2,27 @@
 
 Which policy draws is a setting of the bundle (`[serving.exploration]`). A draw depends on the
 bundle's seed, the user and the request alone: asked again, or in a batch, a request gets the same.
+
+Where the places obey limits (`recsys.arrangement`), Plackett-Luce draws each place among what is
+allowed there, with its propensity; Thompson draws are put into an order that obeys them, whose
+propensities are not known and are left out.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from recsys.arrangement import Limits, arrange, best
+from recsys.boosts import Boost
 from recsys.bundle import Bundle
 from recsys.core.random import stream
 from recsys.errors import BundleError
 from recsys.exploration.features import process_inputs
-from recsys.exploration.plackett_luce import plackett_luce_order, plackett_luce_propensities
+from recsys.exploration.plackett_luce import (
+    PlackettLuceDraws,
+    plackett_luce_order,
+    plackett_luce_propensities,
+)
 from recsys.exploration.predictor import Prediction
 from recsys.exploration.thompson import thompson_propensities, thompson_scores
 from recsys.ranking.spec import FeatureSpec
@@ -31,20 +41,23 @@ class Order:
     Args:
         chosen: int64 [K], positions among the candidates, from the first place on.
         propensity: float64 [K], probability of each place's candidate given those before it; None
-            where nothing was drawn.
+            where nothing was drawn, or it is not known.
         drawn_from: Name -> float64 [K], what the policy drew from.
-        failure: Why it is the greedy order instead of a drawn one; empty if it is not.
+        failures: Stage -> why something simpler came in its place: `exploration`, the greedy order
+            instead of a drawn one; `arrangement`, one that obeys no limits.
     """
 
     chosen: np.ndarray
     propensity: np.ndarray | None = None
     drawn_from: dict[str, np.ndarray] = field(default_factory=dict)
-    failure: str = ""
+    failures: dict[str, str] = field(default_factory=dict)
 
 
-def greedy_order(scored: Scored, num_items: int, *, failure: str = "") -> Order:
+def greedy_order(score: np.ndarray, num_items: int, limits: Limits | None = None) -> Order:
     """Return the candidates of the highest scores; equal ones stay in candidate order."""
-    return Order(np.argsort(-scored.score, kind="stable")[:num_items], failure=failure)
+    if limits is not None:
+        return Order(arrange(score, limits, num_items, best))
+    return Order(np.argsort(-score, kind="stable")[:num_items])
 
 
 class Ordering:
@@ -81,7 +94,14 @@ class Ordering:
             return np.full(len(everybody), self._settings.policy != "greedy")
         return users.known_watches.counts(everybody, users.moment) <= most
 
-    def draw(self, request: Request, users: UserViews, position: int, scored: Scored) -> Order:
+    def draw(
+        self,
+        request: Request,
+        users: UserViews,
+        position: int,
+        scored: Scored,
+        limits: Limits | None = None,
+    ) -> Order:
         """Draw the order of one request's candidates.
 
         Args:
@@ -89,17 +109,22 @@ class Ordering:
             users: Of its batch.
             position: Of the request in the batch.
             scored: Its candidates, with the inputs if they are needed.
+            limits: What the places obey.
 
         Raises:
             FloatingPointError: The neural process gave a watch time that is not finite.
         """
         if len(scored.score) == 0:
-            return greedy_order(scored, request.num_items)
+            return greedy_order(scored.score, request.num_items)
         own = request.request_id or request.now
         rng = stream(self._seed, "order", request.user.user_id, own)
-        if self._settings.temperature is not None:
-            return _plackett_luce(scored, self._settings.temperature, request.num_items, rng)
-        return _thompson(self._predict(users, position, scored), request.num_items, rng)
+        temperature = self._settings.temperature
+        if temperature is None:
+            prediction = self._predict(users, position, scored)
+            return _thompson(prediction, scored.boost, limits, request.num_items, rng)
+        if limits is not None:
+            return _arranged_plackett_luce(scored, temperature, limits, request.num_items, rng)
+        return _plackett_luce(scored, temperature, request.num_items, rng)
 
     def _predict(self, users: UserViews, position: int, scored: Scored) -> Prediction:
         if self._process is None:
@@ -128,16 +153,37 @@ def _plackett_luce(
     return Order(chosen, propensity[:num_items], drawn_from)
 
 
-def _thompson(prediction: Prediction, num_items: int, rng: np.random.Generator) -> Order:
+def _arranged_plackett_luce(
+    scored: Scored, temperature: float, limits: Limits, num_items: int, rng: np.random.Generator
+) -> Order:
+    draws = PlackettLuceDraws(temperature, rng)
+    chosen = arrange(scored.score, limits, num_items, draws)
+    drawn_from = {
+        "score": np.array(draws.score),
+        "temperature": np.full(len(chosen), temperature),
+    }
+    return Order(chosen, np.array(draws.propensity), drawn_from)
+
+
+def _thompson(
+    prediction: Prediction,
+    boost: Boost | None,
+    limits: Limits | None,
+    num_items: int,
+    rng: np.random.Generator,
+) -> Order:
     mean = prediction.mean[0]
     deviation = np.maximum(prediction.deviation[0], SMALLEST_DEVIATION)
+    if boost is not None:  # Of the median watch time; so the draws stay Gaussian.
+        mean = np.log1p(np.maximum(boost.of(np.expm1(mean)), 0.0))
     if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
         raise FloatingPointError("the neural process gave a watch time that is not finite")
     drawn = thompson_scores(mean, deviation, rng=rng)
-    chosen = np.argsort(-drawn, kind="stable")[:num_items]
+    chosen = greedy_order(drawn, num_items, limits).chosen
     drawn_from = {
         "mean_log_seconds": mean[chosen],
         "deviation_log_seconds": deviation[chosen],
         "drawn_log_seconds": drawn[chosen],
     }
-    return Order(chosen, thompson_propensities(mean, deviation, chosen), drawn_from)
+    propensity = thompson_propensities(mean, deviation, chosen) if limits is None else None
+    return Order(chosen, propensity, drawn_from)

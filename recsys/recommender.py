@@ -8,53 +8,27 @@ items. A batch of requests gets the answers that each would get alone.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from recsys.answers import to_recommendation
+from recsys.arrangement import Arrangement, directions
 from recsys.bundle import Bundle
+from recsys.candidate_stage import CandidateStage
 from recsys.data.timelines import Timelines
 from recsys.data.user_states import timelines_of_states
-from recsys.eligibility import REASONS, Eligibility, Restrictions
+from recsys.eligibility import REASONS, Eligibility
 from recsys.errors import RequestError
 from recsys.live_counters import LiveCounters
-from recsys.ordering import Order, Ordering, greedy_order
-from recsys.requests import Explanation, RankedItem, Recommendation, Request
+from recsys.order_stage import OrderStage
+from recsys.ordering import Ordering
+from recsys.requests import Recommendation, Request
 from recsys.retrieval import Candidates, Retrieval
 from recsys.scoring import Scored, Scoring
+from recsys.stages import NO_TIME, Batch, Clock, TimeRemaining, Trace
 from recsys.state import UserEvents, UserState
 from recsys.user_views import UserViews, view_users
-
-TimeRemaining = Callable[[], float]
-"""Seconds until the caller stops waiting."""
-
-SAFETY = 1.5
-"""A stage is skipped if less than this many times its usual seconds are left."""
-NO_TIME = "no time left"
-
-
-@dataclass
-class _Trace:
-    """What happened on the way to a batch of answers."""
-
-    failures: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-class _Clock:
-    """Knows how long a stage usually takes a request."""
-
-    def __init__(self) -> None:
-        self._usual_seconds = 0.0
-
-    def is_late(self, time_remaining: TimeRemaining | None) -> bool:
-        """Say whether the stage no longer fits."""
-        return time_remaining is not None and time_remaining() < SAFETY * self._usual_seconds
-
-    def note(self, seconds: float, num_requests: int) -> None:
-        """Take how long it took so many requests together."""
-        self._usual_seconds += 0.1 * (seconds / num_requests - self._usual_seconds)
 
 
 class Recommender:
@@ -68,11 +42,13 @@ class Recommender:
         self._bundle = bundle
         self._eligibility = Eligibility(bundle.catalogue)
         self._retrieval = Retrieval(bundle, self._eligibility)
+        self._candidate_stage = CandidateStage(bundle, self._eligibility, self._retrieval)
         items = bundle.item_features
         self._counters = LiveCounters(bundle.item_counters, items.channel, items.num_channels)
         self._scoring = Scoring(bundle, self._counters) if bundle.ranker else None
         self._ordering = Ordering(bundle)
-        self._ranking_clock, self._ordering_clock = _Clock(), _Clock()
+        self._order_stage = OrderStage(self._ordering, Arrangement(bundle, self._eligibility))
+        self._ranking_clock = Clock()
 
     @property
     def bundle_id(self) -> str:
@@ -106,23 +82,23 @@ class Recommender:
             return []
         for request in requests:
             self._eligibility.check(request.item_filter)
-        trace = _Trace()
-        started = time.perf_counter()
+        trace, started = Trace(), time.perf_counter()
         users = view_users(requests, self._bundle)
         trace.seconds["understand"] = time.perf_counter() - started
-        candidates = self._candidates(requests, users, trace)
+        batch = Batch(requests, users, trace, time_remaining)
+        candidates = self._candidate_stage.find(batch)
         explored = self._ordering.explored(users)
-        scored = self._score(requests, users, candidates, explored, trace, time_remaining)
-        orders = self._orders(requests, users, scored, explored, trace, time_remaining)
+        scored = self._score(batch, candidates, explored)
+        scored, orders = self._order_stage.order(batch, candidates, scored, explored)
         return [
-            _answer(*each, trace, self._bundle.catalogue.item_ids)
+            to_recommendation(*each, trace, self._bundle.catalogue.item_ids)
             for each in zip(requests, candidates, scored, orders, strict=True)
         ]
 
     def candidates(self, requests: Sequence[Request]) -> list[Candidates]:
         """Return the candidates of requests, in the order of the candidate stage."""
         users = view_users(requests, self._bundle)
-        return self._candidates(requests, users, _Trace())
+        return self._candidate_stage.find(Batch(requests, users, Trace()))
 
     def predict(
         self, requests: Sequence[Request], item_ids: Sequence[str]
@@ -155,10 +131,8 @@ class Recommender:
             RequestError: The item is unknown, or was too rare to be trained.
         """
         row = self._row_with_vector(item_id)
-        # What stands behind is no direction: a bias, how often the item was watched lately.
-        vectors = self._bundle.item_vectors[:, : self._bundle.settings.candidates.embedding_width]
-        norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vectors[row])
-        cosine = vectors @ vectors[row] / np.maximum(norms, 1e-12)
+        vectors = directions(self._bundle, np.arange(len(self._bundle.item_vectors)))
+        cosine = vectors @ vectors[row]
         cosine[row] = -np.inf
         best = np.argsort(-cosine, kind="stable")[: min(num_items, len(cosine) - 1)]
         ids = self._bundle.catalogue.item_ids(best)
@@ -170,7 +144,8 @@ class Recommender:
         if row < 0:
             return {"item_id": item_id, "found": False, "reason": "not in the catalogue"}
         users = view_users([request], self._bundle)
-        facts = {"item_id": item_id, **self._standing(request, users, row)}
+        facts = {"item_id": item_id, **self._standing(users, row)}
+        facts["sources"] = list(self._sources_of(request, row))
         ids = [item.item_id for item in self.recommend([request])[0].items]
         if item_id in ids:
             return {**facts, "found": True, "position": ids.index(item_id)}
@@ -197,6 +172,10 @@ class Recommender:
             axis=1,
         )
         self._counters.add(timelines.item, sign * deltas.astype(np.int64))
+        watched = timelines.is_watch
+        self._candidate_stage.count_watches(
+            timelines.item[watched], timelines.outcome_moment[watched], sign=sign
+        )
 
     def is_watch(self, events: UserEvents) -> np.ndarray:
         """Say which events are positive watches by the rule of the bundle: bool [E]."""
@@ -210,113 +189,39 @@ class Recommender:
             self._bundle.settings.data.watch,
         )
 
-    def _candidates(
-        self, requests: Sequence[Request], users: UserViews, trace: _Trace
-    ) -> list[Candidates]:
-        num_candidates = self._bundle.settings.serving.num_candidates
-        restrictions = [
-            self._restrictions(request, users, position)
-            for position, request in enumerate(requests)
-        ]
-        started = time.perf_counter()
-        try:
-            vectors = self._bundle.user_tower.vectors(users.tower_inputs)
-            if not np.isfinite(vectors).all():
-                raise FloatingPointError("the user tower gave a vector that is not finite")
-            found = self._retrieval.by_vector(
-                vectors, restrictions, num_candidates, users.successions
-            )
-        except Exception as error:  # a broken index must cost quality, never the answer
-            trace.failures["index"] = repr(error)
-            found = [self._retrieval.popular(each, num_candidates) for each in restrictions]
-        trace.seconds["retrieve"] = time.perf_counter() - started
-        return found
-
-    def _restrictions(self, request: Request, users: UserViews, position: int) -> Restrictions:
-        catalogue = self._bundle.catalogue
-        watched = np.zeros(0, np.int32)
-        if request.seen_removed:
-            older = catalogue.rows(sorted(request.user.seen))
-            watched = np.union1d(users.watched_rows(position), older[older >= 0])
-        current = request.context.get("current_item_id")
-        return Restrictions(
-            watched=watched,
-            excluded=np.unique(catalogue.rows(sorted(request.excluded_item_ids))),
-            current=int(catalogue.rows([str(current)])[0]) if current else -1,
-            item_filter=request.item_filter,
-            now=request.now,
-        )
-
     def _score(
-        self,
-        requests: Sequence[Request],
-        users: UserViews,
-        candidates: Sequence[Candidates],
-        explored: np.ndarray,
-        trace: _Trace,
-        time_remaining: TimeRemaining | None,
+        self, batch: Batch, candidates: Sequence[Candidates], explored: np.ndarray
     ) -> list[Scored | None]:
-        nothing: list[Scored | None] = [None] * len(requests)
+        nothing: list[Scored | None] = [None] * len(batch.requests)
         if self._scoring is None:
             return nothing
-        if self._ranking_clock.is_late(time_remaining):
+        trace = batch.trace
+        if self._ranking_clock.is_late(batch.time_remaining):
             trace.failures["ranker"] = NO_TIME
             return nothing
         started = time.perf_counter()
-        explained = any(request.explained for request in requests)
+        explained = any(request.explained for request in batch.requests)
         kept = explored & self._ordering.needs_inputs
         try:
-            scored = self._scoring.score(users, candidates, explained=explained, inputs_kept=kept)
+            scored = self._scoring.score(
+                batch.users, candidates, explained=explained, inputs_kept=kept
+            )
         except Exception as error:  # a broken ranker must cost quality, never the answer
             trace.failures["ranker"] = repr(error)
             return nothing
         trace.seconds["rank"] = time.perf_counter() - started
-        self._ranking_clock.note(trace.seconds["rank"], len(requests))
+        self._ranking_clock.note(trace.seconds["rank"], len(batch.requests))
         return list(scored)
 
-    def _orders(
-        self,
-        requests: Sequence[Request],
-        users: UserViews,
-        scored: Sequence[Scored | None],
-        explored: np.ndarray,
-        trace: _Trace,
-        time_remaining: TimeRemaining | None,
-    ) -> list[Order | None]:
-        """Order the candidates of every request; None where no score says how."""
-        orders: list[Order | None] = []
-        for position, (request, score) in enumerate(zip(requests, scored, strict=True)):
-            if score is None:
-                orders.append(None)
-            elif explored[position]:
-                orders.append(self._draw(request, users, position, score, trace, time_remaining))
-            else:
-                orders.append(greedy_order(score, request.num_items))
-        return orders
-
-    def _draw(
-        self,
-        request: Request,
-        users: UserViews,
-        position: int,
-        scored: Scored,
-        trace: _Trace,
-        time_remaining: TimeRemaining | None,
-    ) -> Order:
-        if self._ordering_clock.is_late(time_remaining):
-            return greedy_order(scored, request.num_items, failure=NO_TIME)
-        started = time.perf_counter()
-        try:
-            order = self._ordering.draw(request, users, position, scored)
-        except Exception as error:  # a broken process must cost exploration, never the answer
-            return greedy_order(scored, request.num_items, failure=repr(error))
-        seconds = time.perf_counter() - started
-        self._ordering_clock.note(seconds, 1)
-        trace.seconds["explore"] = trace.seconds.get("explore", 0.0) + seconds
-        return order
+    def _sources_of(self, request: Request, row: int) -> Iterator[str]:
+        found = self.candidates([request])[0]
+        is_row = found.rows == row
+        for name, own in found.found_by.items():
+            if not np.isnan(own[is_row]).all():
+                yield name
 
     def _why_missing(self, request: Request, users: UserViews, row: int) -> str:
-        restrictions = self._restrictions(request, users, 0)
+        restrictions = self._candidate_stage.restrictions(request, users, 0)
         reason = self._eligibility.reasons(np.array([row]), restrictions)[0]
         if reason:
             return f"removed: {REASONS[reason]}"
@@ -325,16 +230,20 @@ class Recommender:
         num_candidates = self._bundle.settings.serving.num_candidates
         return f"not among the best {num_candidates} candidates"
 
-    def _standing(self, request: Request, users: UserViews, row: int) -> dict[str, object]:
-        """Return an item's score and rank among all trained items, before any removal."""
-        if row >= len(self._bundle.item_vectors):
-            return {"candidate_score": None, "why_unscored": "too few watches to be trained"}
-        vectors = self._bundle.user_tower.vectors(users.tower_inputs)
-        scores = self._retrieval.all_scores(vectors, users.successions)
-        rank = int((scores > scores[row]).sum())
-        facts: dict[str, object] = {"candidate_score": float(scores[row]), "candidate_rank": rank}
+    def _standing(self, users: UserViews, row: int) -> dict[str, object]:
+        """Return an item's score and rank among all with a vector, before any removal."""
+        facts: dict[str, object] = {}
+        score = np.full(1, np.nan, np.float32)
+        if row < len(self._bundle.item_vectors):
+            vectors = self._bundle.user_tower.vectors(users.tower_inputs)
+            scores = self._retrieval.all_scores(vectors, users.successions)
+            score = scores[[row]]
+            facts["candidate_score"] = float(scores[row])
+            facts["candidate_rank"] = int((scores > scores[row]).sum())
+        else:
+            facts |= {"candidate_score": None, "why_unscored": "too few watches to be trained"}
         if self._scoring is not None:
-            alone = Candidates(np.array([row], np.int32), scores[[row]], "candidate_net", {})
+            alone = Candidates(np.array([row], np.int32), score, {}, {})
             scored = self._scoring.score(users, [alone], explained=True)[0]
             facts["expected_watch_seconds"] = float(scored.seconds[0])
             facts["features"] = scored.features[0]
@@ -347,48 +256,3 @@ class Recommender:
         if row >= len(self._bundle.item_vectors):
             raise RequestError("item_id", f"{item_id!r} had too few watches to have a vector")
         return row
-
-
-def _answer(
-    request: Request,
-    candidates: Candidates,
-    scored: Scored | None,
-    order: Order | None,
-    trace: _Trace,
-    item_ids: Callable[[np.ndarray], list[str]],
-) -> Recommendation:
-    order = order or Order(np.arange(len(candidates.rows))[: request.num_items])
-    failures = trace.failures | ({"exploration": order.failure} if order.failure else {})
-    items = (
-        RankedItem(
-            item_id=item_id,
-            expected_watch_seconds=None if scored is None else float(scored.seconds[position]),
-            source=candidates.source,
-            explanation=_explanation(candidates, scored, order, place)
-            if request.explained
-            else None,
-            propensity=None if order.propensity is None else float(order.propensity[place]),
-        )
-        for place, (item_id, position) in enumerate(
-            zip(item_ids(candidates.rows[order.chosen]), order.chosen, strict=True)
-        )
-    )
-    return Recommendation(
-        items=tuple(items),
-        degraded_stages=tuple(sorted(failures)),
-        failures=failures,
-        dropped=candidates.dropped,
-        stage_seconds=dict(trace.seconds),
-    )
-
-
-def _explanation(
-    candidates: Candidates, scored: Scored | None, order: Order, place: int
-) -> Explanation:
-    position = order.chosen[place]
-    return Explanation(
-        candidate_score=float(candidates.scores[position]),
-        candidate_rank=int(position),
-        features=scored.features[position] if scored is not None else {},
-        exploration={name: float(values[place]) for name, values in order.drawn_from.items()},
-    )

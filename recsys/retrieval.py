@@ -3,9 +3,10 @@
 The index is asked for more than is needed by as much as the request rules out. Where that was
 not enough (a narrow filter, a user who saw nearly everything) all eligible items are scored
 exactly, so a filter never costs an answer and an approximate index is never trusted to filter.
+Where a request names the items that it allows, these are scored and the index is not asked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,9 @@ from recsys.bundle import Bundle
 from recsys.candidates.successors import SuccessorCounts
 from recsys.candidates.user_tower import successor_weights
 from recsys.eligibility import REASONS, Eligibility, Restrictions
+from recsys.index.exact import score_rows
 
+CANDIDATE_NET, POPULAR, ALLOWED = "candidate_net", "popular", "allowed"
 FETCH_STEP = 128
 """k is rounded up to a multiple, so that few different k reach the index."""
 
@@ -24,14 +27,16 @@ class Candidates:
     """Candidates of one request, best first.
 
     Args:
-        rows: int32 [C], catalogue rows; scores: float32 [C].
-        source: Where they come from: `candidate_net` or `popular`.
+        rows: int32 [C], catalogue rows.
+        scores: float32 [C], of the candidate net, whichever source found them; NaN, and behind all
+            others, where there is no vector, or no net.
+        found_by: Source -> float32 [C], its own scores, NaN where it did not find the candidate.
         dropped: Reason -> how many were removed on the way.
     """
 
     rows: np.ndarray
     scores: np.ndarray
-    source: str
+    found_by: Mapping[str, np.ndarray]
     dropped: dict[str, int]
 
 
@@ -58,11 +63,17 @@ class Retrieval:
             num_candidates: How many at most.
             successions: Of each user; what they add to the scores is added exactly, to few items.
         """
-        gains = self._gains(vectors, successions)
+        gains = self.gains(vectors, successions)
         wanted = [self._num_fetched(each, num_candidates) for each in restrictions]
         found: list[Candidates | None] = [None] * len(wanted)
-        for k in sorted(set(wanted)):
-            members = [position for position, value in enumerate(wanted) if value == k]
+        for position, limit in enumerate(restrictions):
+            if limit.allowed is not None:
+                found[position] = self._allowed(
+                    vectors[position], limit, num_candidates, gains[position]
+                )
+        open_to_all = [position for position, each in enumerate(found) if each is None]
+        for k in sorted({wanted[position] for position in open_to_all}):
+            members = [position for position in open_to_all if wanted[position] == k]
             merged = self._search(vectors[members], k)
             for position, (rows, scores) in zip(members, merged, strict=True):
                 lowest = -np.inf if k >= self._num_indexed else scores.min(initial=np.inf)
@@ -81,13 +92,49 @@ class Retrieval:
         self, vectors: np.ndarray, successions: SuccessorCounts | None = None
     ) -> np.ndarray:
         """Return the score of every item for one user: float32 [1, interests, D] -> [N]."""
-        return self._exact_scores(vectors[0], self._gains(vectors, successions)[0])
+        return self._exact_scores(vectors[0], self.gains(vectors, successions)[0])
 
     def popular(self, restrictions: Restrictions, num_candidates: int) -> Candidates:
         """Return the most popular eligible items: the answer when the net or index fails."""
         rows = np.asarray(self._bundle.popular)
-        scores = 1 / np.arange(1, len(rows) + 1, dtype=np.float32)
-        return self._keep(rows, scores, restrictions, num_candidates, source="popular")
+        own = 1 / np.arange(1, len(rows) + 1, dtype=np.float32)
+        scores = np.full(len(rows), np.nan, np.float32)
+        return self._keep(rows, scores, restrictions, num_candidates, source=POPULAR, own=own)
+
+    def gains(
+        self, vectors: np.ndarray, successions: SuccessorCounts | None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the rows that gain by the successors, and how much, for each user."""
+        if successions is None:
+            return [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(vectors)
+        weights = successor_weights(vectors[:, 0], self._bundle.settings.candidates)
+        gained = (weights[successions.query] * successions.columns).sum(axis=1)
+        ends = np.searchsorted(successions.query, np.arange(1, len(vectors)))
+        rows = np.split(successions.code.astype(np.int64) - 1, ends)
+        return list(zip(rows, np.split(gained, ends), strict=True))
+
+    def scores_of(
+        self, rows: np.ndarray, vectors: np.ndarray, gains: tuple[np.ndarray, np.ndarray]
+    ) -> np.ndarray:
+        """Return the net's scores of some items for one user, as the index would give them.
+
+        Args:
+            rows: int [n], catalogue rows, each once.
+            vectors: float32 [interests, D].
+            gains: Of the user, see `gains`.
+
+        Returns:
+            float32 [n], NaN where an item has no vector.
+        """
+        scores = np.full(len(rows), np.nan, np.float32)
+        known = np.flatnonzero(rows < len(self._bundle.item_vectors))
+        of_interests = [
+            score_rows(self._bundle.item_vectors, vector, rows[known]) for vector in vectors
+        ]
+        scores[known] = np.max(of_interests, axis=0)
+        _, own, gaining = np.intersect1d(rows, gains[0], return_indices=True)
+        scores[own] += gains[1][gaining]
+        return scores
 
     def _num_fetched(self, restrictions: Restrictions, num_candidates: int) -> int:
         needed = num_candidates + len(restrictions.watched) + len(restrictions.excluded) + 1
@@ -100,18 +147,6 @@ class Retrieval:
         scores = scores.reshape(num_queries, interests * k)
         rows = rows.reshape(num_queries, interests * k)
         return [_merge(*pair) for pair in zip(rows, scores, strict=True)]
-
-    def _gains(
-        self, vectors: np.ndarray, successions: SuccessorCounts | None
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the rows that gain by the successors, and how much, for each user."""
-        if successions is None:
-            return [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(vectors)
-        weights = successor_weights(vectors[:, 0], self._bundle.settings.candidates)
-        gained = (weights[successions.query] * successions.columns).sum(axis=1)
-        ends = np.searchsorted(successions.query, np.arange(1, len(vectors)))
-        rows = np.split(successions.code.astype(np.int64) - 1, ends)
-        return list(zip(rows, np.split(gained, ends), strict=True))
 
     def _with_gains(
         self,
@@ -135,6 +170,20 @@ class Retrieval:
         scores = np.concatenate([scores[others], own[is_sure]]).astype(np.float32)
         order = np.lexsort((rows, -scores))
         return rows[order], scores[order]
+
+    def _allowed(
+        self,
+        vectors: np.ndarray,
+        restrictions: Restrictions,
+        num_candidates: int,
+        gains: tuple[np.ndarray, np.ndarray],
+    ) -> Candidates:
+        """Score all that a request allows; items without a vector come last."""
+        rows = np.zeros(0, np.int32) if restrictions.allowed is None else restrictions.allowed
+        scores = self.scores_of(rows, vectors, gains)
+        order = np.lexsort((rows, -scores))
+        rows, scores, own = rows[order], scores[order], np.zeros(len(rows), np.float32)
+        return self._keep(rows, scores, restrictions, num_candidates, source=ALLOWED, own=own)
 
     def _exact(
         self,
@@ -161,13 +210,15 @@ class Retrieval:
         restrictions: Restrictions,
         num_candidates: int,
         *,
-        source: str = "candidate_net",
+        source: str = CANDIDATE_NET,
+        own: np.ndarray | None = None,
     ) -> Candidates:
         reasons = self._eligibility.reasons(rows, restrictions)
         kept = np.flatnonzero(reasons == 0)[:num_candidates]
         counts = np.bincount(reasons, minlength=len(REASONS))
         dropped = {REASONS[code]: int(n) for code, n in enumerate(counts) if code and n}
-        return Candidates(rows[kept].astype(np.int32), scores[kept], source, dropped)
+        own = scores if own is None else own
+        return Candidates(rows[kept].astype(np.int32), scores[kept], {source: own[kept]}, dropped)
 
 
 def _merge(rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,11 @@
 """The ranking stage of a request: features of its candidates, what the heads say, a score."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from recsys.boosts import Boost
 from recsys.bundle import Bundle
 from recsys.errors import BundleError
 from recsys.live_counters import LiveCounters
@@ -29,12 +30,20 @@ class Scored:
         features: Of each candidate, name -> value; empty unless asked for.
         inputs: All that the ranking net was fed, as `recsys.ranking.features` gives it for this
             one request; empty unless kept.
+        boost: What the rules made of the score; None without rules.
     """
 
     score: np.ndarray
     seconds: np.ndarray
     features: list[dict[str, float | str]]
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
+    boost: Boost | None = None
+
+    def boosted(self, boost: Boost | None) -> "Scored":
+        """Return these with the score that the rules make of it."""
+        if boost is None:
+            return self
+        return replace(self, score=boost.of(self.score).astype(np.float32), boost=boost)
 
 
 class Scoring:
@@ -99,7 +108,7 @@ class Scoring:
         for start in starts:
             positions = np.arange(start, min(start + RANKED_TOGETHER, len(rows)))
             unscored = np.full(1, np.nan, np.float32)
-            alone = [Candidates(rows[[q]], unscored, "asked", {}) for q in positions]
+            alone = [Candidates(rows[[q]], unscored, {}, {}) for q in positions]
             parts.append(self._ranker.score(self._features(users, alone, positions)))
         names = parts[0] if parts else {}
         return {name: np.concatenate([part[name][:, 0] for part in parts]) for name in names}

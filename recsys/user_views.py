@@ -47,6 +47,11 @@ class UserViews:
         """What the neural process may know of the users."""
         return KnownWatches(self.timelines)
 
+    @cached_property
+    def watches(self) -> WatchHistories:
+        """Their positive watches of any item, trained or not; a code is the row + 1."""
+        return watch_histories(self.timelines, np.iinfo(np.int32).max)
+
     def watched_rows(self, position: int) -> np.ndarray:
         """Return the catalogue rows that a user is known to have watched: sorted, unique."""
         timelines = self.timelines

@@ -43,6 +43,7 @@ class Metrics:
         )
         self._answers = counter("recsys_answers", "Rankings made.", ["bundle"])
         self._items = counter("recsys_items", "Items ranked for answers.", ["source"])
+        self._candidates = counter("recsys_candidates", "Candidates found.", ["source"])
         self._filtered = counter("recsys_filtered", "Candidates removed.", ["reason"])
         self._degraded = counter("recsys_degraded", "Stages replaced.", ["stage"])
         self._events = counter("recsys_events", "Events received.", ["outcome"])
@@ -80,6 +81,8 @@ class Metrics:
             self._filtered.labels(reason).inc(count)
         for stage in answer.degraded_stages:
             self._degraded.labels(stage).inc()
+        for source, counts in answer.source_counts.items():
+            self._candidates.labels(source).inc(counts.candidates)
         for item in answer.items:
             self._items.labels(item.source).inc()
 

@@ -9,7 +9,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from recsys.errors import RequestError
-from recsys.requests import Explanation, ItemFilter, RankedItem, Recommendation, Request
+from recsys.requests import (
+    ArrangementChange,
+    Explanation,
+    ItemFilter,
+    RankedItem,
+    Recommendation,
+    Request,
+)
 from recsys.settings import ServingSettings
 from recsys.state import EVENT_DTYPES, UNKNOWN, UserEvents, UserState
 from serving import checks
@@ -17,8 +24,11 @@ from serving.merging import StoredSearch
 from serving.v1 import recommender_pb2
 
 MAX_HISTORY = 1000
-MAX_EXCLUDED = 10_000
+MAX_ITEM_IDS = 10_000
 MAX_FILTER_VALUES = 100
+MAX_EXCLUDED_VALUES = 1000
+MAX_PER_CHANNEL = 1000
+MAX_ITEM_AGE_SECONDS = 36_500 * 86_400
 MAX_QUERY_BYTES = 1024
 MAX_AGE_YEARS = 150
 MICROSECONDS_PER_MILLISECOND = 1000
@@ -54,13 +64,17 @@ def to_request(
         searches = tuple((search.query, search.moment) for search in history.searches)
         state = replace(state, events=history.events, searches=searches, seen=frozenset())
     surface = message.context.surface
+    size = page_size(message, settings)
     return Request(
         user=state,
         now=now,
         context=to_context(message.context),
-        num_items=page_size(message, settings),
-        excluded_item_ids=_ids(message.excluded_item_ids) | blocked,
+        num_items=size,
+        page_size=size,
+        excluded_item_ids=_ids(message.excluded_item_ids, "excluded_item_ids") | blocked,
+        allowed_item_ids=_ids(message.allowed_item_ids, "allowed_item_ids"),
         item_filter=to_filter(message.filter),
+        arrangement=to_arrangement(message.arrangement),
         seen_removed=surface not in settings.rewatch_surfaces,
         explained=message.explained,
     )
@@ -97,15 +111,42 @@ def to_filter(message: Any) -> ItemFilter:
     checks.check_known_fields(message, "filter")
     for name in ("topics", "channel_ids", "languages"):
         checks.check_count(getattr(message, name), f"filter.{name}", MAX_FILTER_VALUES)
-    max_duration_ms = None
+    for name in ("excluded_topics", "excluded_channel_ids"):
+        checks.check_count(getattr(message, name), f"filter.{name}", MAX_EXCLUDED_VALUES)
+    max_duration_ms = max_age_ms = None
     if message.HasField("max_duration"):
         max_duration_ms = checks.to_milliseconds(message.max_duration, "filter.max_duration")
+    if message.HasField("max_age"):
+        max_age_ms = checks.to_milliseconds(message.max_age, "filter.max_age", MAX_ITEM_AGE_SECONDS)
     return ItemFilter(
         topics=frozenset(message.topics),
         channel_ids=frozenset(message.channel_ids),
         languages=frozenset(message.languages),
         max_duration_ms=max_duration_ms,
+        max_age_ms=max_age_ms,
+        excluded_topics=frozenset(message.excluded_topics),
+        excluded_channel_ids=frozenset(message.excluded_channel_ids),
     )
+
+
+def to_arrangement(message: Any) -> ArrangementChange:
+    """Return what an Arrangement changes."""
+    checks.check_known_fields(message, "arrangement")
+    diversity = max_per_channel = None
+    if message.HasField("diversity"):
+        diversity = message.diversity
+        if not 0 <= diversity < 1:
+            raise RequestError(
+                "arrangement.diversity", f"expected 0 or more, below 1, got {diversity}"
+            )
+    if message.HasField("max_per_channel"):
+        max_per_channel = message.max_per_channel
+        if not 0 <= max_per_channel <= MAX_PER_CHANNEL:
+            raise RequestError(
+                "arrangement.max_per_channel",
+                f"expected 0 to {MAX_PER_CHANNEL}, got {max_per_channel}",
+            )
+    return ArrangementChange(diversity, max_per_channel)
 
 
 def to_history(
@@ -147,6 +188,12 @@ def to_response(recommendation: Recommendation, bundle_id: str) -> Any:
         bundle_id=bundle_id,
         degraded_stages=recommendation.degraded_stages,
         items=[_to_item(item, position) for position, item in enumerate(recommendation.items)],
+        source_counts=[
+            recommender_pb2.SourceCount(
+                source=source, candidate_count=counts.candidates, item_count=counts.items
+            )
+            for source, counts in recommendation.source_counts.items()
+        ],
     )
 
 
@@ -176,10 +223,10 @@ def to_bundle(bundle_id: str, data_until: int, *, active: bool) -> Any:
     return recommender_pb2.Bundle(bundle_id=bundle_id, data_until_time=until, active=active)
 
 
-def _ids(item_ids: Sequence[str]) -> frozenset[str]:
-    checks.check_count(item_ids, "excluded_item_ids", MAX_EXCLUDED)
+def _ids(item_ids: Sequence[str], field: str) -> frozenset[str]:
+    checks.check_count(item_ids, field, MAX_ITEM_IDS)
     return frozenset(
-        checks.check_id(item_id, f"excluded_item_ids[{position}]")
+        checks.check_id(item_id, f"{field}[{position}]")
         for position, item_id in enumerate(item_ids)
     )
 
@@ -235,7 +282,7 @@ def _to_events(rows: Sequence[tuple]) -> UserEvents:
 
 def _to_item(item: RankedItem, position: int) -> Any:
     message = recommender_pb2.RecommendedItem(
-        item_id=item.item_id, position=position, source=item.source
+        item_id=item.item_id, position=position, source=item.source, sources=item.sources
     )
     if item.expected_watch_seconds is not None:
         message.expected_watch_duration.CopyFrom(_to_duration(item.expected_watch_seconds))
@@ -257,6 +304,8 @@ def _to_explanation(explanation: Explanation) -> Any:
         candidate_score=explanation.candidate_score,
         candidate_rank=explanation.candidate_rank,
         exploration=explanation.exploration,
+        source_scores=explanation.source_scores,
+        boost=explanation.boost,
     )
     for name, value in explanation.features.items():
         if isinstance(value, str):

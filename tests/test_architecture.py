@@ -33,17 +33,54 @@ ALLOWED = {
     "recsys.bundle": FOUNDATION | STAGES | {"recsys.exploration", "recsys.verification"},
     "recsys.eligibility": SERVED,
     "recsys.live_counters": SERVED,
+    "recsys.recent_watches": FOUNDATION,
     "recsys.user_views": SERVED,
+    "recsys.stages": {"recsys.requests", "recsys.user_views"},
     "recsys.retrieval": SERVED | {"recsys.eligibility"},
-    "recsys.scoring": SERVED | {"recsys.live_counters", "recsys.retrieval", "recsys.user_views"},
-    "recsys.ordering": SERVED | {"recsys.core", "recsys.scoring", "recsys.user_views"},
-    "recsys.recommender": SERVED
+    "recsys.sources": SERVED | {"recsys.eligibility", "recsys.recent_watches", "recsys.user_views"},
+    "recsys.candidate_stage": SERVED
     | {
         "recsys.eligibility",
-        "recsys.live_counters",
+        "recsys.recent_watches",
+        "recsys.retrieval",
+        "recsys.sources",
+        "recsys.stages",
+        "recsys.user_views",
+    },
+    "recsys.boosts": SERVED | {"recsys.eligibility"},
+    "recsys.arrangement": SERVED | {"recsys.boosts", "recsys.eligibility"},
+    "recsys.scoring": SERVED
+    | {"recsys.boosts", "recsys.live_counters", "recsys.retrieval", "recsys.user_views"},
+    "recsys.ordering": SERVED
+    | {
+        "recsys.arrangement",
+        "recsys.boosts",
+        "recsys.core",
+        "recsys.scoring",
+        "recsys.user_views",
+    },
+    "recsys.order_stage": SERVED
+    | {
+        "recsys.arrangement",
         "recsys.ordering",
         "recsys.retrieval",
         "recsys.scoring",
+        "recsys.stages",
+    },
+    "recsys.answers": SERVED
+    | {"recsys.ordering", "recsys.retrieval", "recsys.scoring", "recsys.stages"},
+    "recsys.recommender": SERVED
+    | {
+        "recsys.answers",
+        "recsys.arrangement",
+        "recsys.candidate_stage",
+        "recsys.eligibility",
+        "recsys.live_counters",
+        "recsys.order_stage",
+        "recsys.ordering",
+        "recsys.retrieval",
+        "recsys.scoring",
+        "recsys.stages",
         "recsys.user_views",
     },
 }

@@ -12,6 +12,7 @@ from recsys.errors import RequestError
 from recsys.requests import ItemFilter
 
 NONE = np.zeros(0, np.int32)
+HOUR_MS = 3_600_000
 NOON = int(datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp() * 1e6)
 
 
@@ -22,7 +23,13 @@ def at(hour):
 @pytest.fixture
 def eligibility():
     items = [
-        {"item_id": "a", "topics": ["sport", "news"], "channel_id": "x", "duration_ms": 1000},
+        {
+            "item_id": "a",
+            "topics": ["sport", "news"],
+            "channel_id": "x",
+            "duration_ms": 1000,
+            "upload_time": at(9),
+        },
         {"item_id": "b", "topics": None, "channel_id": "y", "duration_ms": None},
         {"item_id": "c", "topics": ["music"], "language": "de", "available_from": at(13)},
         {"item_id": "d", "topics": [], "channel_id": "x", "available_until": at(12)},
@@ -59,6 +66,13 @@ def test_watched_excluded_and_current_items_are_named(eligibility):
         ({"languages": frozenset({"de"})}, []),
         ({"max_duration_ms": 999}, [1]),
         ({"max_duration_ms": 1000}, [0, 1]),
+        ({"max_age_ms": 3 * HOUR_MS}, [0]),
+        ({"max_age_ms": 3 * HOUR_MS - 1}, []),
+        ({"max_age_ms": 100 * 366 * 24 * HOUR_MS}, [0]),
+        ({"excluded_topics": frozenset({"news", "cats"})}, [1]),
+        ({"excluded_topics": frozenset({"cats"})}, [0, 1]),
+        ({"excluded_channel_ids": frozenset({"y", "z"})}, [0]),
+        ({"channel_ids": frozenset({"x"}), "excluded_topics": frozenset({"sport"})}, []),
     ],
 )
 def test_filter_keeps_what_matches(eligibility, wanted, passing):
@@ -67,10 +81,26 @@ def test_filter_keeps_what_matches(eligibility, wanted, passing):
     ] == passing
 
 
+def test_item_that_is_not_uploaded_yet_is_not_young(eligibility):
+    early = NOON - 4 * 1000 * HOUR_MS
+    assert reasons(eligibility, now=early, max_age_ms=99 * HOUR_MS)[0] == "filtered"
+
+
+def test_items_beside_the_allowed_are_named(eligibility):
+    def found(allowed):
+        item_filter = ItemFilter(max_duration_ms=999)
+        limit = Restrictions(NONE, np.array([2]), -1, item_filter, NOON, np.array(allowed, int))
+        return [REASONS[code] for code in eligibility.reasons(np.arange(4), limit)]
+
+    assert found([1, 2]) == ["not_allowed", "", "excluded", "unavailable"]
+    assert found([]) == ["not_allowed", "not_allowed", "excluded", "unavailable"]
+
+
 def test_filter_on_value_of_no_item_is_refused(eligibility):
     with pytest.raises(RequestError, match=r"filter\.topics.*'sprot'"):
         eligibility.check(ItemFilter(topics=frozenset({"sprot"})))
     eligibility.check(ItemFilter(topics=frozenset({"sport"}), channel_ids=frozenset({"x"})))
+    eligibility.check(ItemFilter(excluded_topics=frozenset({"sprot"})))
 
 
 def test_catalogue_without_attributes_filters_nothing():

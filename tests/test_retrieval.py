@@ -108,7 +108,7 @@ def test_popular_keeps_order_and_obeys_restrictions(world):
     retrieval, _, _ = world
     found = retrieval.popular(restrict(watched=np.array([399, 397])), 3)
     assert found.rows.tolist() == [398, 396, 395]
-    assert found.source == "popular"
+    assert list(found.found_by) == ["popular"]
     assert found.dropped == {"watched": 2}
 
 

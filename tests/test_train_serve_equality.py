@@ -44,7 +44,7 @@ def asked(tiny_run):
         for row in rows
     ]
     candidates = [
-        Candidates(np.array([examples.item[row], 0, 1], np.int32), np.ones(3), "candidate_net", {})
+        Candidates(np.array([examples.item[row], 0, 1], np.int32), np.ones(3), {}, {})
         for row in rows
     ]
     return prepared, bundle, chosen, requests, candidates

@@ -28,7 +28,9 @@ REFUSALS = frozenset(
 """Statuses that say that the caller has to mend something."""
 TEXTS = ["", "\0", "i1", "item-7", "user-1", "x" * 129, "\u202e", "\U0010ffff", "é" * 64, "../../x"]
 TAME_TEXTS = ["i1", "i7", "i48", "item-7", "user-1", "home"]
-UNTAME = frozenset({"page_token", "topics", "channel_ids", "languages", "outcome_time"})
+UNTAME = frozenset(
+    {"page_token", "topics", "channel_ids", "languages", "outcome_time", "diversity"}
+)
 """Fields of which few values have a meaning."""
 NUMBERS = [
     0,

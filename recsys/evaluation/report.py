@@ -15,6 +15,9 @@
                     epochs (figures and metrics by name), best_epoch.
     candidates      metric -> value, with "@" in the name (`hr@10`, `ndcg@10`, ...);
                     intervals: metric -> [low, high].
+    sources         List of {name, candidates, recall, alone}: of each candidate source the mean
+                    number of candidates, the share of held-out watches among them, and the share
+                    that no other source found.
     ranking         metric -> value (`mae_seconds`, `rmse_seconds`, `xauc`, `gauc`,
                     `seconds_ratio`, ...); intervals as above.
     baselines       name -> metrics as above, of either stage: those with "@" stand beside
@@ -150,6 +153,19 @@ def _candidates(figures: Figures) -> Section:
     return _comparison(figures, "candidates", lambda metric: "@" in metric)
 
 
+def _sources(figures: Figures) -> Section:
+    sources = figures.get("sources", [])
+    rows = [
+        {
+            "name": source["name"].replace("_", " "),
+            "cells": [{"value": spell(source[name])} for name in ("candidates", "recall", "alone")],
+        }
+        for source in sources
+    ]
+    columns = ["candidates a request", "held-out watches among them", "found by no other"]
+    return {"table": {"columns": columns, "rows": rows} if rows else None}
+
+
 def _ranking(figures: Figures) -> Section:
     return _comparison(figures, "ranking", lambda metric: "@" not in metric)
 
@@ -280,6 +296,7 @@ SECTIONS: tuple[SectionEntry, ...] = (
     ("data", "Data", "no statistics of the log", _data),
     ("training", "Training", "no training curves", _training),
     ("candidates", "Candidate stage", "no candidate metrics", _candidates),
+    ("sources", "Candidates by source", "no candidates were counted", _sources),
     ("ranking", "Ranking stage", "the log has no watch time, or ranking is off", _ranking),
     ("seconds", "Expected watch time", "no predicted watch time", _seconds),
     (

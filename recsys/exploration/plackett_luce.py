@@ -41,5 +41,36 @@ def plackett_luce_propensities(
     return np.exp(logits - left)
 
 
+class PlackettLuceDraws:
+    """Draws one place after the other, where what is allowed and competes follows those before.
+
+    Each draw has its own noise: with that of a whole order, what was not allowed before would come
+    too often, since it never lost to what was taken.
+
+    Args:
+        temperature: As for `plackett_luce_order`.
+        rng: Of the draws.
+    """
+
+    def __init__(self, temperature: float, rng: np.random.Generator) -> None:
+        self._temperature, self._rng = temperature, rng
+        self.propensity: list[float] = []
+        """Of each draw, given those before."""
+        self.score: list[float] = []
+        """What each drawn candidate competed with."""
+
+    def __call__(self, competing: np.ndarray, allowed: np.ndarray) -> int:
+        """Draw one of the candidates that are allowed: float [C], bool [C] -> position."""
+        logits = _logits(np.where(allowed, competing, -np.inf), self._temperature)
+        weights = np.exp(logits - logits.max())
+        up_to = np.cumsum(weights)
+        # Below the sum even after rounding; the first sum above it is of one that has a weight.
+        drawn = min(self._rng.random() * up_to[-1], np.nextafter(up_to[-1], 0))
+        position = int(np.searchsorted(up_to, drawn, side="right"))
+        self.propensity.append(float(weights[position] / up_to[-1]))
+        self.score.append(float(competing[position]))
+        return position
+
+
 def _logits(score: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(score, np.float64) / temperature

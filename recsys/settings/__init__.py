@@ -15,12 +15,20 @@ from recsys.settings.comparison import ComparisonSettings
 from recsys.settings.data import DataSettings, SplitSettings, WatchRule
 from recsys.settings.exploration import ExplorationSettings, OrderSettings
 from recsys.settings.ranking import RankingSettings, ScoreSettings
-from recsys.settings.run import EvaluationSettings, RecsysSettings, ServingSettings
+from recsys.settings.run import EvaluationSettings, RecsysSettings
+from recsys.settings.serving import (
+    ArrangementSettings,
+    BoostSettings,
+    ServingSettings,
+    SourceSettings,
+)
 from recsys.settings.training import TrainingSettings
 from recsys.settings.tune import Choice, SearchRange, TuneSettings
 
 __all__ = [
     "FORECAST_STARTS",
+    "ArrangementSettings",
+    "BoostSettings",
     "CandidateSettings",
     "Choice",
     "ComparisonSettings",
@@ -36,6 +44,7 @@ __all__ = [
     "SearchRange",
     "ServingSettings",
     "Settings",
+    "SourceSettings",
     "SplitSettings",
     "TrainingSettings",
     "TuneSettings",

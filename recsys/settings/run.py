@@ -1,4 +1,4 @@
-"""A whole run: one TOML file, and the sections `[serving]` and `[evaluation]`."""
+"""A whole run: one TOML file, and the section `[evaluation]`."""
 
 from typing import Literal, Self
 
@@ -7,20 +7,10 @@ from pydantic import Field, model_validator
 from recsys.settings.base import Settings
 from recsys.settings.candidates import CandidateSettings, IndexSettings
 from recsys.settings.data import DataSettings, SplitSettings
-from recsys.settings.exploration import ExplorationSettings, OrderSettings
+from recsys.settings.exploration import ExplorationSettings
 from recsys.settings.ranking import RankingSettings
+from recsys.settings.serving import ServingSettings
 from recsys.settings.tune import TuneSettings
-
-
-class ServingSettings(Settings):
-    """What a bundle tells the server to do."""
-
-    num_candidates: int = Field(default=300, ge=1)
-    max_page_size: int = Field(default=100, ge=1)
-    default_page_size: int = Field(default=20, ge=1)
-    rewatch_surfaces: tuple[str, ...] = ()
-    """Surfaces on which watched items may come back."""
-    exploration: OrderSettings = OrderSettings()
 
 
 class EvaluationSettings(Settings):

@@ -22,6 +22,10 @@ FIGURES = {
     },
     "training": {"candidates": {"epochs": [EPOCH, EPOCH], "best_epoch": 1, "stop": "max"}},
     "candidates": METRICS,
+    "sources": [
+        {"name": "candidate_net", "candidates": 57.5, "recall": 0.4375, "alone": 0.375},
+        {"name": "new_items", "candidates": 2.0, "recall": 0.0, "alone": 0.0},
+    ],
     "ranking": {"mae_seconds": 7.75, "xauc": 0.625},
     "baselines": {
         "popularity": {"hr@10": 0.0625},
@@ -123,6 +127,13 @@ def test_coverage_stands_by_known_watches(page):
     assert "1 or more" in table
 
 
+def test_sources_stand_with_what_they_found(page):
+    table = [line for line in Page(section_of(page, "sources")).text if line]
+    start = table.index("candidate net")
+    assert table[start : start + 4] == ["candidate net", "57.500", "0.4375", "0.3750"]
+    assert "new items" in table
+
+
 def section_of(page, key):
     return page[page.index(f'<section id="{key}">') :].split("</section>")[0]
 
@@ -150,7 +161,7 @@ def test_ratios_without_days_are_shown_by_duration_alone(tmp_path):
 
 
 def test_baselines_stand_beside_the_stage_that_they_belong_to(page):
-    candidates = page[page.index('id="candidates"') : page.index('id="ranking"')]
+    candidates = page[page.index('id="candidates"') : page.index('id="sources"')]
     ranking = page[page.index('id="ranking"') : page.index('id="seconds"')]
     assert "<th>popularity</th>" in candidates
     assert "<th>popularity</th>" not in ranking

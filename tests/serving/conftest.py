@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from recsys.errors import BundleError, RequestError
-from recsys.requests import Explanation, RankedItem, Recommendation
+from recsys.requests import Explanation, RankedItem, Recommendation, SourceCounts
 from recsys.settings import ServingSettings
 from serving.server import RecsysServer, ServerOptions
 from serving.store import MemoryStore
@@ -18,6 +18,7 @@ from serving.v1 import admin_pb2_grpc, recommender_pb2_grpc
 
 NOW = 1_800_000_000_000_000
 NUM_ITEMS = 40
+SOURCES = ("candidate_net", "new_items")
 
 
 class FakeRecommender:
@@ -51,14 +52,25 @@ class FakeRecommender:
         ids = [f"i{n}" for n in range(NUM_ITEMS) if f"i{n}" not in gone][: request.num_items]
         why = None
         if request.explained:
-            why = Explanation(0.5, 3, {"age": 7.0, "topic": "cats"}, {"temperature": 5.0})
+            why = Explanation(
+                0.5,
+                3,
+                {"age": 7.0, "topic": "cats"},
+                {"temperature": 5.0},
+                {"candidate_net": 0.5},
+                {"factor": 2.0},
+            )
         # Drawn on one surface, greedy on the others.
         propensity = 0.25 if request.context.get("surface") == "drawn" else None
         items = tuple(
-            RankedItem(item_id, 12.5, "candidate_net", why, propensity) for item_id in ids
+            RankedItem(item_id, 12.5, SOURCES[0], why, propensity, SOURCES) for item_id in ids
         )
-        dropped = {"watched": len(gone)}
-        return Recommendation(items, dropped=dropped, stage_seconds={"rank": 0.001})
+        return Recommendation(
+            items,
+            dropped={"watched": len(gone)},
+            stage_seconds={"rank": 0.001},
+            source_counts={SOURCES[0]: SourceCounts(7, 5), SOURCES[1]: SourceCounts(2, 1)},
+        )
 
     def similar_items(self, item_id, num_items):
         if item_id != "i0":

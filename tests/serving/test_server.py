@@ -150,6 +150,8 @@ def test_metrics_count_calls_stages_and_drops(server, stub, refusal):
     assert value("recsys_stage_duration_seconds_count", {"stage": "rank"}) == 2
     assert value("recsys_filtered_total", {"reason": "watched"}) == 1
     assert value("recsys_items_total", {"source": "candidate_net"}) == 40
+    assert value("recsys_candidates_total", {"source": "candidate_net"}) == 14
+    assert value("recsys_candidates_total", {"source": "new_items"}) == 4
     assert value("recsys_events_total", {"outcome": "new"}) == 1
     assert value("recsys_bundle_info", {"bundle": "bundle-a"}) == 1
 

@@ -38,6 +38,8 @@ def test_explained_items_tell_why(stub):
     assert why.features["age"].number == 7
     assert why.features["topic"].text == "cats"
     assert dict(why.exploration) == {"temperature": 5.0}
+    assert dict(why.source_scores) == {"candidate_net": 0.5}
+    assert dict(why.boost) == {"factor": 2.0}
 
 
 def test_items_of_a_drawn_order_carry_their_propensity_and_others_none(stub):
@@ -76,6 +78,36 @@ def test_context_and_filter_reach_the_recommender(stub, recommender, clock):
     assert request.item_filter.max_duration_ms == 90_000
     assert request.excluded_item_ids == {"i1"}
     assert request.now == clock.now
+
+
+def test_lists_and_arrangement_reach_the_recommender(stub, recommender):
+    item_filter = pb.Filter(
+        max_age=Duration(seconds=3), excluded_topics=["t"], excluded_channel_ids=["c"]
+    )
+    arrangement = pb.Arrangement(diversity=0.25, max_per_channel=0)
+    ask(stub, page_size=3, filter=item_filter, arrangement=arrangement, allowed_item_ids=["i1"])
+    request = recommender.requests[-1]
+    assert request.item_filter.max_age_ms == 3000
+    assert request.item_filter.excluded_topics == {"t"}
+    assert request.item_filter.excluded_channel_ids == {"c"}
+    assert (request.arrangement.diversity, request.arrangement.max_per_channel) == (0.25, 0)
+    assert request.allowed_item_ids == {"i1"}
+    assert (request.page_size, request.num_items) == (3, 15)
+    ask(stub)
+    plain = recommender.requests[-1]
+    assert (plain.arrangement.diversity, plain.arrangement.max_per_channel) == (None, None)
+    assert plain.item_filter.max_age_ms is None
+
+
+def test_every_page_tells_what_each_source_brought(stub):
+    first = ask(stub, user_id="u")
+    second = ask(stub, user_id="u", page_token=first.next_page_token)
+    for page in (first, second):
+        counts = {
+            each.source: (each.candidate_count, each.item_count) for each in page.source_counts
+        }
+        assert counts == {"candidate_net": (7, 5), "new_items": (2, 1)}
+        assert page.items[0].sources == ["candidate_net", "new_items"]
 
 
 def test_surface_that_allows_a_rewatch_keeps_watched_items(stub, recommender):
