@@ -55,9 +55,7 @@ class CandidateStage:
     def find(self, batch: Batch) -> list[Candidates]:
         """Return the candidates of each request, in the order of the net's scores."""
         requests, users, trace = batch.requests, batch.users, batch.trace
-        limits = [
-            self.restrictions(request, users, position) for position, request in enumerate(requests)
-        ]
+        limits = self._limits(batch)
         started = time.perf_counter()
         try:
             vectors, gains, found = self._by_net(users, limits)
@@ -71,10 +69,22 @@ class CandidateStage:
             if own and limit.allowed is None:
                 of_user = None if vectors is None else (vectors[position], gains[position])
                 found[position] = self._merged(found[position], own, of_user)
-            if len(found[position].rows) < min(request.num_items, self._num_candidates):
-                found[position] = self._filled(found[position], request, limit)
+            found[position] = self._filled(found[position], request, limit)
         trace.seconds["retrieve"] = time.perf_counter() - started
         return found
+
+    def find_without_net(self, batch: Batch) -> list[Candidates]:
+        """Return what is popular, for each request: no net, no index, no other source is asked."""
+        return [
+            self._filled(self._retrieval.popular(limit, self._num_candidates), request, limit)
+            for request, limit in zip(batch.requests, self._limits(batch), strict=True)
+        ]
+
+    def _limits(self, batch: Batch) -> list[Restrictions]:
+        return [
+            self.restrictions(request, batch.users, position)
+            for position, request in enumerate(batch.requests)
+        ]
 
     def restrictions(self, request: Request, users: UserViews, position: int) -> Restrictions:
         """Return what a request rules out; `position` is its place in the batch."""
@@ -155,6 +165,8 @@ class CandidateStage:
         After the exact scan that is what has no vector; after a broken net, all else.
         """
         missing = min(request.num_items, self._num_candidates) - len(found.rows)
+        if missing <= 0:
+            return found
         every = np.arange(len(self._bundle.catalogue)) if limit.allowed is None else limit.allowed
         left = np.setdiff1d(every, found.rows)
         rows = left[self._eligibility.reasons(left, limit) == 0][:missing].astype(np.int32)

@@ -8,6 +8,10 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 
+class BusyError(TimeoutError):
+    """Every thread has work that hangs; this work was not begun."""
+
+
 class Guard:
     """Does work in threads of its own.
 
@@ -33,13 +37,14 @@ class Guard:
             seconds: How long to wait, at most.
 
         Raises:
-            TimeoutError: It took longer, or every thread has work that hangs.
+            BusyError: Every thread has work that hangs.
+            TimeoutError: It took longer.
             Exception: What the work raised.
         """
         begun = _Work(work)
         with self._lock:
             if self._num_busy == self._num_threads:
-                raise TimeoutError(f"{self._num_busy} calls of this part hang")
+                raise BusyError(f"{self._num_busy} calls before this one hang")
             self._num_busy += 1
             if self._num_started < self._num_busy:
                 self._num_started += 1

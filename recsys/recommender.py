@@ -2,13 +2,15 @@
 
     states -> user views -> user vectors -> candidates -> features -> expected seconds -> order
 
-A stage that breaks, or for which no time is left, is replaced by something simpler and named in
-the answer: no draw means the order of the scores, no ranker candidate order, no index popular
-items. A batch of requests gets the answers that each would get alone.
+A stage that breaks, that hangs, or for which no time is left, is replaced by something simpler and
+named in the answer: no draw means the order of the scores, no ranker candidate order, no index
+popular items. A batch of requests gets the answers that each would get alone.
 """
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,15 +22,31 @@ from recsys.data.timelines import Timelines
 from recsys.data.user_states import timelines_of_states
 from recsys.eligibility import REASONS, Eligibility
 from recsys.errors import RequestError
+from recsys.guard import BusyError, Guard
 from recsys.live_counters import LiveCounters
 from recsys.order_stage import OrderStage
-from recsys.ordering import Ordering
+from recsys.ordering import Order, Ordering
 from recsys.requests import Recommendation, Request
 from recsys.retrieval import Candidates, Retrieval
 from recsys.scoring import Scored, Scoring
 from recsys.stages import NO_TIME, Batch, Clock, TimeRemaining, Trace
 from recsys.state import UserEvents, UserState
 from recsys.user_views import UserViews, view_users
+
+Ranked: TypeAlias = tuple[list[Candidates], list[Scored | None], list[Order]]
+"""Of each request: its candidates, their scores, their order."""
+
+NUM_GUARDED = 16
+"""Batches that may hang in a stage before the next ones go without waiting for it."""
+RESERVED_SECONDS, RESERVED_SHARE = 0.02, 0.2
+"""Of the time that is left, at most, for an answer without the stages that hang."""
+
+
+@dataclass
+class _Progress:
+    """How far the ranking of a batch is."""
+
+    candidates: list[Candidates] | None = None
 
 
 class Recommender:
@@ -49,6 +67,8 @@ class Recommender:
         self._ordering = Ordering(bundle)
         self._order_stage = OrderStage(self._ordering, Arrangement(bundle, self._eligibility))
         self._ranking_clock = Clock()
+        self._guard = Guard(NUM_GUARDED, "answer")
+        self._candidate_guard = Guard(NUM_GUARDED, "candidates")
 
     @property
     def bundle_id(self) -> str:
@@ -86,13 +106,10 @@ class Recommender:
         users = view_users(requests, self._bundle)
         trace.seconds["understand"] = time.perf_counter() - started
         batch = Batch(requests, users, trace, time_remaining)
-        candidates = self._candidate_stage.find(batch)
-        explored = self._ordering.explored(users)
-        scored = self._score(batch, candidates, explored)
-        scored, orders = self._order_stage.order(batch, candidates, scored, explored)
+        ranked, trace = self._ranked_in_time(batch)
         return [
             to_recommendation(*each, trace, self._bundle.catalogue.item_ids)
-            for each in zip(requests, candidates, scored, orders, strict=True)
+            for each in zip(requests, *ranked, strict=True)
         ]
 
     def candidates(self, requests: Sequence[Request]) -> list[Candidates]:
@@ -188,6 +205,47 @@ class Recommender:
             self._bundle.item_features.duration_ms,
             self._bundle.settings.data.watch,
         )
+
+    def _ranked_in_time(self, batch: Batch) -> tuple[Ranked, Trace]:
+        """Rank, but go without the stages that are not through when time is up."""
+        progress = _Progress()
+        if batch.time_remaining is None:
+            return self._rank(batch, progress), batch.trace
+        left = batch.time_remaining()
+        seconds = left - min(RESERVED_SECONDS, RESERVED_SHARE * left)
+        try:
+            return self._guard.run(lambda: self._rank(batch, progress), seconds), batch.trace
+        except BusyError as error:
+            return self._rank_without(batch, self._candidates_in_time(batch, seconds), str(error))
+        except TimeoutError as error:
+            return self._rank_without(batch, progress.candidates, str(error))
+
+    def _candidates_in_time(self, batch: Batch, seconds: float) -> list[Candidates] | None:
+        try:
+            return self._candidate_guard.run(lambda: self._candidate_stage.find(batch), seconds)
+        except TimeoutError:
+            return None
+
+    def _rank(self, batch: Batch, progress: "_Progress") -> Ranked:
+        candidates = progress.candidates = self._candidate_stage.find(batch)
+        explored = self._ordering.explored(batch.users)
+        scored = self._score(batch, candidates, explored)
+        return candidates, *self._order_stage.order(batch, candidates, scored, explored)
+
+    def _rank_without(
+        self, batch: Batch, candidates: list[Candidates] | None, reason: str
+    ) -> tuple[Ranked, Trace]:
+        """Rank by the candidates, if there are any yet; what hangs may still write to the trace."""
+        trace = Trace(dict(batch.trace.failures), dict(batch.trace.seconds))
+        batch = replace(batch, trace=trace)
+        if candidates is None:
+            trace.failures["index"] = reason
+            candidates = self._candidate_stage.find_without_net(batch)
+        if self._scoring is not None:
+            trace.failures["ranker"] = reason
+        nothing: list[Scored | None] = [None] * len(candidates)
+        undrawn = np.zeros(len(candidates), bool)
+        return (candidates, *self._order_stage.order(batch, candidates, nothing, undrawn)), trace
 
     def _score(
         self, batch: Batch, candidates: Sequence[Candidates], explored: np.ndarray

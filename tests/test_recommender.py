@@ -1,3 +1,5 @@
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -220,9 +222,78 @@ def test_broken_index_gives_popular_items(recommender, bundle, monkeypatch):
 def test_late_request_skips_the_ranker(recommender, states):
     request = ask(recommender, states[0])
     recommender.recommend([request])
-    late = recommender.recommend([request], time_remaining=lambda: 0.0)[0]
+    left = iter([10.0])  # until the answer has begun
+    late = recommender.recommend([request], time_remaining=lambda: next(left, 0.0))[0]
     assert late.degraded_stages == ("ranker",)
     assert recommender.recommend([request], time_remaining=lambda: 10.0)[0].degraded_stages == ()
+
+
+@pytest.fixture
+def release():
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_ranker_that_hangs_leaves_candidate_order_in_time(
+    recommender, states, release, monkeypatch
+):
+    monkeypatch.setattr(recommender._scoring, "score", lambda *_, **__: release.wait())
+    request = ask(recommender, states[0])
+    started = time.perf_counter()
+    answer = recommender.recommend([request], time_remaining=lambda: 0.3)[0]
+    assert time.perf_counter() - started < 2
+    assert answer.degraded_stages == ("ranker",)
+    candidates = recommender.candidates([request])[0]
+    assert ids(answer) == recommender.bundle.catalogue.item_ids(candidates.rows[:20])
+
+
+def test_index_that_hangs_gives_popular_items_in_time(
+    recommender, bundle, states, release, monkeypatch
+):
+    monkeypatch.setattr(recommender._retrieval, "by_vector", lambda *_: release.wait())
+    request = ask(recommender, states[0])
+    answer = recommender.recommend([request], time_remaining=lambda: 0.1)[0]
+    assert answer.degraded_stages == ("index", "ranker")
+    assert len(answer.items) == 20
+    assert {item.source for item in answer.items} <= {"popular", "catalogue"}
+    watched = states[0].events.item_id[recommender.is_watch(states[0].events)]
+    assert set(ids(answer)).isdisjoint(name.decode() for name in watched.tolist())
+
+
+def test_what_comes_too_late_changes_no_answer_that_was_given(
+    recommender, states, release, monkeypatch
+):
+    genuine, done = recommender._scoring.score, threading.Event()
+
+    def late(*arguments, **options):
+        release.wait()
+        try:
+            return genuine(*arguments, **options)
+        finally:
+            done.set()
+
+    monkeypatch.setattr(recommender._scoring, "score", late)
+    answer = recommender.recommend([ask(recommender, states[0])], time_remaining=lambda: 0.1)[0]
+    before = repr(answer)
+    release.set()
+    assert done.wait(5)
+    assert repr(answer) == before
+
+
+def test_part_that_always_hangs_is_soon_not_waited_for(recommender, states, release, monkeypatch):
+    monkeypatch.setattr("recsys.recommender.NUM_GUARDED", 2)
+    fresh = Recommender(recommender.bundle)
+    monkeypatch.setattr(fresh._scoring, "score", lambda *_, **__: release.wait())
+    request = ask(fresh, states[0])
+    for _ in range(2):
+        fresh.recommend([request], time_remaining=lambda: 0.05)
+    started = time.perf_counter()
+    answer = fresh.recommend([request], time_remaining=lambda: 60.0)[0]
+    assert time.perf_counter() - started < 5
+    assert "hang" in answer.failures["ranker"]
+    assert answer.degraded_stages == ("ranker",)
+    assert {item.source for item in answer.items} == {"candidate_net"}
 
 
 def test_counted_events_reach_the_features(recommender, bundle):
