@@ -8,7 +8,7 @@ items. A batch of requests gets the answers that each would get alone.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,8 +68,7 @@ class Recommender:
         self._bundle = bundle
         self._eligibility = Eligibility(bundle.catalogue)
         self._retrieval = Retrieval(bundle, self._eligibility)
-        items = bundle.item_features
-        self._counters = LiveCounters(bundle.item_counters, items.channel, items.num_channels)
+        self._counters = self._new_counters()
         self._scoring = Scoring(bundle, self._counters) if bundle.ranker else None
         self._ordering = Ordering(bundle)
         self._ranking_clock, self._ordering_clock = _Clock(), _Clock()
@@ -183,6 +182,26 @@ class Recommender:
             events: Of any users. Those before `data_until` are ignored: the bundle counted them.
             sign: 1 or -1.
         """
+        rows, deltas = self._deltas(events)
+        self._counters.add(rows, sign * deltas)
+
+    def recount_events(self, batches: Iterable[UserEvents]) -> None:
+        """Replace what `count_events` added by the counts of these events, all at once."""
+        fresh = self._new_counters()
+        for events in batches:
+            fresh.add(*self._deltas(events))
+        self._counters.take_over(fresh)
+
+    def is_watch(self, events: UserEvents) -> np.ndarray:
+        """Say which events are positive watches by the rule of the bundle: bool [E]."""
+        return self._timelines(UserState("", events)).is_watch
+
+    def _new_counters(self) -> LiveCounters:
+        items = self._bundle.item_features
+        return LiveCounters(self._bundle.item_counters, items.channel, items.num_channels)
+
+    def _deltas(self, events: UserEvents) -> tuple[np.ndarray, np.ndarray]:
+        """Return items and what events since `data_until` add to them: int32 [E], int64 [E, 5]."""
         fresh = events.take(events.moment >= self.data_until)
         timelines = self._timelines(UserState("", fresh))
         known = timelines.watch_ms >= 0
@@ -196,11 +215,7 @@ class Recommender:
             ],
             axis=1,
         )
-        self._counters.add(timelines.item, sign * deltas.astype(np.int64))
-
-    def is_watch(self, events: UserEvents) -> np.ndarray:
-        """Say which events are positive watches by the rule of the bundle: bool [E]."""
-        return self._timelines(UserState("", events)).is_watch
+        return timelines.item, deltas.astype(np.int64)
 
     def _timelines(self, state: UserState) -> Timelines:
         return timelines_of_states(

@@ -28,11 +28,11 @@ def check_optional_id(value: str, field: str) -> str:
     return check_id(value, field) if value else value
 
 
-def check_request_id(value: str) -> str:
+def check_request_id(value: str, field: str = "request_id") -> str:
     """Return a request id (or none) of printable ASCII."""
     if len(value) > MAX_REQUEST_ID_LENGTH or not (value.isascii() and value.isprintable()):
         raise RequestError(
-            "request_id",
+            field,
             f"expected at most {MAX_REQUEST_ID_LENGTH} printable ASCII characters (a UUID4), "
             f"got {len(value)} characters",
         )

@@ -55,6 +55,10 @@ class Metrics:
             "recsys_bundle_load_duration_seconds",
             "Verifying, loading and warming the active bundle.",
         )
+        self._followed = gauge(
+            "recsys_counters_followed_timestamp_seconds",
+            "When counters last caught up with what other servers recorded.",
+        )
 
     def begin_request(self, method: str) -> None:
         """Count a call as being answered, until `count_request`."""
@@ -87,6 +91,10 @@ class Metrics:
         """Count recorded events."""
         self._events.labels("new").inc(num_new)
         self._events.labels("changed").inc(num_changed)
+
+    def show_followed(self, moment: int) -> None:
+        """Say when counters caught up with the store (microseconds since the epoch)."""
+        self._followed.set(moment / 1e6)
 
     def show_bundle(self, bundle_id: str, data_until: int, load_seconds: float) -> None:
         """Say which bundle is active, and how old its data is (microseconds since the epoch)."""

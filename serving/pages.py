@@ -96,6 +96,7 @@ class Rankings:
             bundle_id=ranking.bundle_id,
             degraded_stages=ranking.degraded_stages,
             items=ranking.items[offset : offset + size],
+            request_id=request_id,
         )
         if offset + size < len(ranking.items):
             page.next_page_token = self._make_token(request_id, digest, offset + size)

@@ -1,29 +1,30 @@
 """Which bundle answers: loading, warming, swapping and going back, without a gap.
 
 A request takes `current()` once, so its whole answer comes from one bundle. Recorded events reach
-the counters of the active bundle at once; a bundle that is loaded later reads them from the log
-of the store, from its own `data_until` on, and so counts nothing twice.
+the counters of all loaded bundles (`serving.counting`).
 """
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from recsys.artefacts import MANIFEST
 from recsys.bundle import Bundle
-from recsys.errors import BundleError
+from recsys.errors import BundleError, StateError
 from recsys.recommender import Recommender
 from recsys.requests import Request
 from recsys.state import UserEvents, UserState
 from recsys.state_files import state_from_json
 from recsys.verification import read_manifest
+from serving.counting import Counting
 from serving.merging import StoredSearch
 from serving.metrics import Metrics
 from serving.status import NotFoundError, NotReadyError, PreconditionError
-from serving.store import Recorded, StateStore
+from serving.store import NO_REQUESTS, Recorded, StateStore
 
 Load = Callable[[Path], Recommender]
 EVENT_LOG_SECONDS = 30 * 86_400
@@ -72,7 +73,7 @@ class Bundles:
         self._previous: Recommender | None = None
         self._shelf: Path | None = None
         self._swapping = threading.Lock()
-        self._recording = threading.Lock()
+        self.counting = Counting(store)
 
     def current(self) -> Recommender:
         """Return the recommender of the active bundle.
@@ -90,7 +91,8 @@ class Bundles:
             started = time.perf_counter()
             fresh = self._load(directory)
             self._warm(fresh, directory)
-            self._swap(fresh, counted=False)
+            self._forget_old_events(fresh)
+            self._swap(fresh)
             self._shelf = directory.resolve().parent
             seconds = time.perf_counter() - started
             self._metrics.show_bundle(fresh.bundle_id, fresh.data_until, seconds)
@@ -110,7 +112,7 @@ class Bundles:
         with self._swapping:
             if self._previous is None:
                 raise PreconditionError("no bundle answered before this one; activate one instead")
-            self._swap(self._previous, counted=True)
+            self._swap(self._previous)
             back = self.current()
             self._metrics.show_bundle(back.bundle_id, back.data_until, 0.0)
             return back
@@ -120,16 +122,16 @@ class Bundles:
         return sorted({found: until for found, until, _ in self._directories()}.items())
 
     def record(
-        self, user_id: str, events: UserEvents, searches: Sequence[StoredSearch]
+        self,
+        user_id: str,
+        events: UserEvents,
+        searches: Sequence[StoredSearch],
+        request_ids: Mapping[bytes, str] = NO_REQUESTS,
     ) -> Recorded:
-        """Store events, and count them for both loaded bundles."""
-        with self._recording:
-            recorded = self._store.record(
-                user_id, events, searches, is_watch=self.current().is_watch
-            )
-            for recommender in self._loaded():
-                recommender.count_events(recorded.replaced, sign=-1)
-                recommender.count_events(recorded.added)
+        """Store events, and count them for all loaded bundles."""
+        recorded = self.counting.record(
+            user_id, events, searches, request_ids, judge=self.current()
+        )
         self._metrics.count_events(recorded.num_new, recorded.num_changed)
         return recorded
 
@@ -139,25 +141,17 @@ class Bundles:
         Raises:
             NotFoundError: Nothing was known of them.
         """
-        with self._recording:
-            forgotten = self._store.delete(user_id)
-            if forgotten is None:
-                raise NotFoundError("user_id: nothing is stored of this user")
-            for recommender in self._loaded():
-                recommender.count_events(forgotten, sign=-1)
+        if not self.counting.delete(user_id):
+            raise NotFoundError("user_id: nothing is stored of this user")
 
-    def _loaded(self) -> list[Recommender]:
-        return [each for each in (self._active, self._previous) if each is not None]
+    def _swap(self, fresh: Recommender) -> None:
+        self.counting.add(fresh)
+        self._previous, self._active = self._active, fresh
+        self.counting.keep_only(each for each in (self._active, self._previous) if each)
 
-    def _swap(self, fresh: Recommender, *, counted: bool) -> None:
-        # No event may fall between reading the log and the swap: recording waits meanwhile.
-        with self._recording:
-            if not counted:
-                oldest = fresh.data_until - EVENT_LOG_SECONDS * 1_000_000
-                self._store.forget_events_before(oldest)
-                for events in self._store.events_since(fresh.data_until):
-                    fresh.count_events(events)
-            self._previous, self._active = self._active, fresh
+    def _forget_old_events(self, fresh: Recommender) -> None:
+        with suppress(StateError):  # the next bundle does it
+            self._store.forget_events_before(fresh.data_until - EVENT_LOG_SECONDS * 1_000_000)
 
     def _warm(self, recommender: Recommender, directory: Path) -> None:
         try:

@@ -4,7 +4,6 @@ Built apart from starting, so that tests take port 0 and clocks of their own. It
 answers UNAVAILABLE (health: NOT_SERVING) until its bundle is verified, loaded and warm.
 """
 
-import os
 import secrets
 import signal
 import sys
@@ -12,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,17 +22,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, StateError
 from serving.admin_servicer import AdminServicer
+from serving.background import Repeated
 from serving.interceptors import CallInterceptor
-from serving.lmdb_store import LmdbStore
 from serving.metrics import Metrics
+from serving.open_store import open_store
 from serving.pages import Rankings
 from serving.protection import check_exposure, log_key_of, new_access, new_load, read_credentials
 from serving.reload import Bundles, Load
 from serving.servicer import RecommenderServicer
-from serving.settings import ServerSettings
-from serving.store import MemoryStore, StateStore
+from serving.settings import ServerSettings, StoreSettings
+from serving.store import StateStore
 from serving.tracing import Tracing, new_tracing
 from serving.v1 import admin_pb2, admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
 
@@ -43,7 +44,8 @@ HANDSHAKE_TIMEOUT_MS = 10_000
 """A connection that says nothing is closed after this; gRPC would wait two minutes."""
 RECOMMENDER_SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["RecommenderService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
-LOG_KEY_FILE = "log.key"
+FOLLOW_SECONDS = 1.0
+"""How often counters catch up with what other servers recorded in the same store."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class RecsysServer:
         access = new_access(settings, clock, logger)
         self.metrics = Metrics()
         self.bundles = Bundles(store, self.metrics, clock, load or new_load(settings))
-        self._store, self._options = store, options
+        self._store, self._options, self._clock = store, options, clock
         if tracing is None and settings.tracing:
             tracing = new_tracing(settings.tracing, logger)
         self._tracing = tracing
@@ -135,11 +137,13 @@ class RecsysServer:
         self._register(store, clock)
         self.port = _listen(self._server, options, credentials)
         self._metrics_endpoint: Any = None
+        self._follower = Repeated(self._follow, FOLLOW_SECONDS, "follow")
 
     def start(self) -> None:
         """Listen; not ready until a bundle is activated."""
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server.start()
+        self._follower.start()
         if self._options.metrics_port is not None:
             self._metrics_endpoint = start_http_server(
                 self._options.metrics_port, "127.0.0.1", self.metrics.registry
@@ -161,6 +165,7 @@ class RecsysServer:
         self._server.stop(self._options.grace_seconds).wait()
         # A handler past the grace may still use the store: it must end before the store closes.
         self._pool.shutdown(wait=True)
+        self._follower.stop()
         if self._metrics_endpoint is not None:
             endpoint, thread = self._metrics_endpoint
             endpoint.shutdown()
@@ -181,6 +186,12 @@ class RecsysServer:
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
+    def _follow(self) -> None:
+        # A store that is down is told by the answers; nothing that it missed is lost.
+        with suppress(StateError):
+            self.bundles.counting.follow()
+            self.metrics.show_followed(self._clock())
+
     def _set_health(self, status: Any) -> None:
         for name in (health.OVERALL_HEALTH, *self._services):
             self._health.set(name, status)
@@ -188,7 +199,7 @@ class RecsysServer:
 
 def serve(
     bundle_directory: Path,
-    state_directory: Path | None,
+    state_place: Path | StoreSettings | None,
     options: ServerOptions,
     *,
     load: Load | None = None,
@@ -197,7 +208,7 @@ def serve(
 
     Args:
         bundle_directory: The bundle; those beside it can be activated instead.
-        state_directory: The store, made if it does not exist. None keeps state in memory only.
+        state_place: Where users' state lies, as `open_store` takes it.
         options: How to listen.
         load: As `RecsysServer` takes it.
 
@@ -210,9 +221,9 @@ def serve(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    store: StateStore = LmdbStore(state_directory) if state_directory else MemoryStore()
-    log_key = read_log_key(state_directory) if state_directory else None
-    server = RecsysServer(store, options, load=load, log_key=log_key)
+    logger = new_logger(sys.stderr)
+    store, log_key = open_store(state_place, logger)
+    server = RecsysServer(store, options, load=load, logger=logger, log_key=log_key)
     server.start()
     try:
         server.make_ready(bundle_directory)
@@ -238,16 +249,6 @@ def new_logger(stream: TextIO) -> Any:
         ],
         wrapper_class=structlog.BoundLogger,
     )
-
-
-def read_log_key(state_directory: Path) -> bytes:
-    """Return the key under which this store's users are hashed in logs, made on first use."""
-    path = state_directory / LOG_KEY_FILE
-    if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(32))
-    return path.read_bytes()
 
 
 def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:

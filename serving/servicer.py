@@ -80,7 +80,9 @@ class RecommenderServicer:
         checks.check_request_id(message.request_id)
         now = self._clock()
         history = translate.to_history(message.events, "events", now, is_recorded=True)
-        recorded = self._bundles.record(user_id, history.events, history.searches)
+        recorded = self._bundles.record(
+            user_id, history.events, history.searches, history.request_ids
+        )
         return recommender_pb2.RecordEventsResponse(
             new_event_count=recorded.num_new, changed_event_count=recorded.num_changed
         )

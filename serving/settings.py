@@ -6,9 +6,10 @@ from the working directory.
 
 from math import ceil
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys.settings import Settings
 
@@ -52,6 +53,37 @@ class TracingSettings(Settings):
     """Of the calls whose caller has not decided already."""
 
 
+class StoreSettings(Settings):
+    """Users' state on a server of Redis or Valkey; needs `recsys[redis]`."""
+
+    url: str = Field(pattern=r"^(rediss?|unix)://")
+    """As in `redis://127.0.0.1:6379/0`; rediss for an encrypted one, unix for a socket file."""
+    password_file: Path | None = None
+    """File that holds the password; of which user the URL may say (`redis://recsys@host`)."""
+    authority_file: Path | None = None
+    """Who vouches for the server's certificate (PEM); None trusts the system's authorities."""
+    timeout_ms: int = Field(default=50, ge=1)
+    """How long an answer waits for what is known of its user, before it goes without."""
+    write_timeout_ms: int = Field(default=1000, ge=1)
+    """How long a record waits to be stored, before it is refused."""
+    min_replicas: int = Field(default=0, ge=0)
+    """Replicas that must have received a record before it is acknowledged."""
+
+    @model_validator(mode="after")
+    def _check_no_password(self) -> Self:
+        if urlsplit(self.url).password is not None:
+            raise ValueError(
+                "expected no password in store.url, where logs and lists of processes show it; put "
+                "it into a file and name that as store.password_file"
+            )
+        return self
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the connection is."""
+        return self.url.startswith("rediss://")
+
+
 class ServerSettings(Settings):
     """One server."""
 
@@ -65,6 +97,8 @@ class ServerSettings(Settings):
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings | None = None
+    store: StoreSettings | None = None
+    """None: a directory of this machine, which the command line names."""
 
     @property
     def knows_its_callers(self) -> bool:

@@ -2,16 +2,19 @@
 
 A store holds each user's newest events and searches, what they watched before (`seen`), their
 attributes, the log of recorded events (from which item counters are made good after a new
-bundle), and the blocked items. All ids are external.
+bundle), the last changes of that log, numbered (by which the servers that share a store follow each
+other), and the blocked items. All ids are external.
 """
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from recsys.errors import StateError
 from recsys.state import UserEvents, UserState
 from serving.merging import (
     IsWatch,
@@ -25,7 +28,70 @@ from serving.merging import (
 MAX_EVENTS = 1000
 """Newest events kept of a user."""
 LOG_BATCH = 10_000
-"""Logged events that `events_since` gives at once."""
+"""Logged events that `read_log` gives at once."""
+MAX_CHANGES = 20_000
+"""Changes of the log that are kept for those who follow; who is further behind counts anew."""
+NO_REQUESTS: Mapping[bytes, str] = {}
+
+
+class UnsureStateError(StateError):
+    """A store broke off: what it was asked to do may be done or not, and is safe to repeat."""
+
+
+class Logged(NamedTuple):
+    """A logged event: one row of `UserEvents`, whose it is, the request that it came of."""
+
+    user_id: str
+    request_id: str
+    event: UserEvents
+
+    @property
+    def moment(self) -> int:
+        """When it began."""
+        return int(self.event.moment[0])
+
+
+@dataclass(frozen=True)
+class LogBatch:
+    """Logged events of any users.
+
+    Args:
+        user_ids: Whose they are [E].
+        request_ids: Of the answers that showed them, empty where that is not known [E].
+        events: The events, of which each has a time.
+    """
+
+    user_ids: list[str]
+    request_ids: list[str]
+    events: UserEvents
+
+
+@dataclass(frozen=True)
+class LogSnapshot:
+    """The log as of one position: no later change is in it, and no earlier one is missing.
+
+    Args:
+        position: Number of its last change.
+        batches: The events, ordered by the moment under which they were first logged.
+    """
+
+    position: int
+    batches: Iterator[LogBatch]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What others than this store object did to the log, up to a position.
+
+    Args:
+        position: Number of the last change.
+        replaced: What the log held of the changed events, and of those forgotten.
+        added: What it holds of new and changed events instead.
+    """
+
+    position: int
+    replaced: UserEvents
+    added: UserEvents
 
 
 @dataclass(frozen=True)
@@ -71,6 +137,7 @@ class StateStore(Protocol):
         searches: Sequence[StoredSearch],
         *,
         is_watch: IsWatch,
+        request_ids: Mapping[bytes, str] = NO_REQUESTS,
     ) -> Recorded:
         """Add events and searches, all or none, durable on return; repeats change nothing.
 
@@ -79,6 +146,8 @@ class StateStore(Protocol):
             events: Each with an event id.
             searches: Each with an event id.
             is_watch: Tells which of the events that no longer fit stay seen.
+            request_ids: Event id -> the request whose answer showed the item; the first told
+                stays.
 
         Raises:
             StateError: The store cannot be written; nothing was added.
@@ -97,8 +166,17 @@ class StateStore(Protocol):
         """Forget a user; return their logged events, None if nothing was known of them."""
         ...
 
-    def events_since(self, moment: int) -> Iterator[UserEvents]:
-        """Yield all users' logged events from a moment on, in batches, by moment."""
+    def read_log(self, moment: int) -> AbstractContextManager[LogSnapshot]:
+        """Open all users' logged events from a moment on, to be read within the context.
+
+        Raises:
+            StateError: It cannot be read, or (while it is read) changed so much that it has to be
+                read anew.
+        """
+        ...
+
+    def changes_after(self, position: int) -> Changes | None:
+        """Return what others did to the log after a position; None if that is no longer known."""
         ...
 
     def forget_events_before(self, moment: int) -> int:
@@ -162,7 +240,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._users: dict[str, StoredUser] = {}
-        self._log: dict[tuple[str, bytes], UserEvents] = {}
+        self._log: dict[tuple[str, bytes], Logged] = {}
         self._blocked: frozenset[str] = frozenset()
         self._lock = threading.Lock()
 
@@ -177,13 +255,19 @@ class MemoryStore:
         searches: Sequence[StoredSearch],
         *,
         is_watch: IsWatch,
+        request_ids: Mapping[bytes, str] = NO_REQUESTS,
     ) -> Recorded:
         """Add events and searches."""
         with self._lock:
             user = self._user(user_id)
-            recorded = self._record_log(user_id, merge_events(events), user.state.events)
+            recording = Recording(user, request_ids)
+            for event in split_events(merge_events(events)):
+                key = (user_id, event.event_id[0])
+                merged = recording.merge(self._log.get(key), event)
+                if merged is not None:
+                    self._log[key] = merged
             self._users[user_id] = extend_user(user, events, searches, is_watch)
-            return recorded
+            return recording.finish()
 
     def import_states(self, states: Iterable[UserState], data_until: int) -> int:
         """Take over states as of a moment."""
@@ -201,20 +285,30 @@ class MemoryStore:
             if self._users.pop(user_id, None) is None:
                 return None
             keys = [key for key in self._log if key[0] == user_id]
-            return concatenate_events([self._log.pop(key) for key in keys])
+            return concatenate_events([self._log.pop(key).event for key in keys])
 
-    def events_since(self, moment: int) -> Iterator[UserEvents]:
-        """Yield all users' logged events from a moment on."""
+    @contextmanager
+    def read_log(self, moment: int) -> Iterator[LogSnapshot]:
+        """Open all users' logged events from a moment on."""
         with self._lock:
-            rows = [row for row in self._log.values() if row.moment[0] >= moment]
-        rows.sort(key=lambda row: int(row.moment[0]))
-        for start in range(0, len(rows), LOG_BATCH):
-            yield concatenate_events(rows[start : start + LOG_BATCH])
+            rows = [row for row in self._log.values() if row.moment >= moment]
+        rows.sort(key=lambda row: row.moment)
+        yield LogSnapshot(
+            position=0,
+            batches=(
+                to_batch(rows[start : start + LOG_BATCH])
+                for start in range(0, len(rows), LOG_BATCH)
+            ),
+        )
+
+    def changes_after(self, position: int) -> Changes | None:
+        """Return that nobody else changed anything."""
+        return Changes(position, UserEvents.empty(), UserEvents.empty())
 
     def forget_events_before(self, moment: int) -> int:
         """Drop logged events."""
         with self._lock:
-            old = [key for key, row in self._log.items() if row.moment[0] < moment]
+            old = [key for key, row in self._log.items() if row.moment < moment]
             for key in old:
                 del self._log[key]
             return len(old)
@@ -241,55 +335,69 @@ class MemoryStore:
     def _user(self, user_id: str) -> StoredUser:
         return self._users.get(user_id) or StoredUser(UserState(user_id))
 
-    def _record_log(self, user_id: str, events: UserEvents, window: UserEvents) -> Recorded:
-        record = Recording(window)
-        for position in range(len(events)):
-            event = events.take(slice(position, position + 1))
-            key = (user_id, event.event_id[0])
-            merged = record.merge(self._log.get(key), event)
-            if merged is not None:
-                self._log[key] = merged
-        return record.finish()
-
 
 class Recording:
     """Merges single events with what is known of them, and notes what changed.
 
     Args:
-        window: The user's stored events; an imported one is known, though it was never logged.
+        user: As stored; an imported event is known, though it was never logged.
+        request_ids: As `StateStore.record` takes them.
     """
 
-    def __init__(self, window: UserEvents) -> None:
-        self._window = window
-        ids = window.event_id.tolist()
+    def __init__(self, user: StoredUser, request_ids: Mapping[bytes, str]) -> None:
+        self._user_id, self._window = user.state.user_id, user.state.events
+        self._request_ids = request_ids
+        ids = self._window.event_id.tolist()
         self._positions = {event_id: position for position, event_id in enumerate(ids)}
         self._num_changed = 0
-        self._replaced: list[UserEvents] = []
-        self._added: list[UserEvents] = []
+        self._pairs: list[tuple[Logged | None, Logged]] = []
 
-    def merge(self, logged: UserEvents | None, event: UserEvents) -> UserEvents | None:
+    @property
+    def pairs(self) -> Sequence[tuple[Logged | None, Logged]]:
+        """What the log held of each new or changed event, and is to hold now."""
+        return self._pairs
+
+    def merge(self, logged: Logged | None, event: UserEvents) -> Logged | None:
         """Return what the log is to hold of an event, None if that does not change."""
-        known = logged if logged is not None else self._stored(event.event_id[0])
+        event_id = event.event_id[0]
+        known = logged.event if logged is not None else self._stored(event_id)
+        told = self._request_ids.get(event_id, "")
+        request_id = (logged.request_id if logged is not None else "") or told
         merged = event
         if known is not None:
             merged = merge_events(known, event)
-            if is_same_event(known, merged):
+            is_answer_new = logged is not None and request_id != logged.request_id
+            if is_same_event(known, merged) and not is_answer_new:
                 return None
             self._num_changed += 1
-        self._added.append(merged)
-        if logged is not None:
-            self._replaced.append(logged)
-        return merged
+        row = Logged(self._user_id, request_id, merged)
+        self._pairs.append((logged, row))
+        return row
 
     def finish(self) -> Recorded:
         """Return what was done."""
         return Recorded(
-            num_new=len(self._added) - self._num_changed,
+            num_new=len(self._pairs) - self._num_changed,
             num_changed=self._num_changed,
-            replaced=concatenate_events(self._replaced),
-            added=concatenate_events(self._added),
+            replaced=concatenate_events(old.event for old, _ in self._pairs if old is not None),
+            added=concatenate_events(new.event for _, new in self._pairs),
         )
 
     def _stored(self, event_id: bytes) -> UserEvents | None:
         position = self._positions.get(event_id)
         return None if position is None else self._window.take(slice(position, position + 1))
+
+
+def split_events(events: UserEvents) -> Iterator[UserEvents]:
+    """Yield events one by one."""
+    for position in range(len(events)):
+        yield events.take(slice(position, position + 1))
+
+
+def to_batch(rows: Sequence[Logged]) -> LogBatch:
+    """Return logged events in columns."""
+    return LogBatch(
+        user_ids=[row.user_id for row in rows],
+        request_ids=[row.request_id for row in rows],
+        events=concatenate_events(row.event for row in rows),
+    )

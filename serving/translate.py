@@ -1,7 +1,7 @@
 """Between messages and the library's types, with every check of a request on the way in."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,16 @@ CONTEXT_TEXTS = ("surface", "device", "country", "language", "gender", "current_
 
 @dataclass(frozen=True)
 class History:
-    """Events of a message: items by moment, searches by moment."""
+    """Events of a message: items by moment, searches by moment.
+
+    Args:
+        events, searches: The events.
+        request_ids: Event id -> the request whose answer showed the item, where that is told.
+    """
 
     events: UserEvents
     searches: tuple[StoredSearch, ...]
+    request_ids: dict[bytes, str] = field(default_factory=dict)
 
 
 def to_request(
@@ -122,6 +128,7 @@ def to_history(
     """
     checks.check_count(messages, field, MAX_HISTORY, minimum=1)
     rows, searches = [], []
+    request_ids: dict[bytes, str] = {}
     for position, message in enumerate(messages):
         path = f"{field}[{position}]"
         checks.check_known_fields(message, path)
@@ -137,8 +144,11 @@ def to_history(
             searches.append(StoredSearch(query, moment, event_id))
         else:
             rows.append(_to_row(message, path, now, event_id, moment, has_time))
+            request_id = _request_id(message, path)
+            if request_id:
+                request_ids.setdefault(event_id.encode(), request_id)
     searches.sort(key=lambda search: search.moment)
-    return History(_to_events(rows), tuple(searches))
+    return History(_to_events(rows), tuple(searches), request_ids)
 
 
 def to_response(recommendation: Recommendation, bundle_id: str) -> Any:
@@ -187,6 +197,12 @@ def _ids(item_ids: Sequence[str]) -> frozenset[str]:
 def _event_id(message: Any, path: str, is_recorded: bool) -> str:
     check = checks.check_id if is_recorded else checks.check_optional_id
     return check(message.event_id, f"{path}.event_id")
+
+
+def _request_id(message: Any, path: str) -> str:
+    if message.WhichOneof("kind") != "impression":
+        return ""
+    return checks.check_request_id(message.impression.request_id, f"{path}.impression.request_id")
 
 
 def _to_row(message: Any, path: str, now: int, event_id: str, moment: int, has_time: bool) -> tuple:

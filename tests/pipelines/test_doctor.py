@@ -24,7 +24,8 @@ from pipelines.doctor.store import check_store
 from recsys.signing import read_private_key, read_public_key, write_key_pair
 from recsys.verification import sign_bundle
 from serving.lmdb_store import LmdbStore
-from serving.server import RecsysServer, ServerOptions, new_logger, read_log_key
+from serving.open_store import read_log_key
+from serving.server import RecsysServer, ServerOptions, new_logger
 from serving.settings import LimitSettings, ServerSettings, TlsSettings
 from serving.store import MemoryStore
 from serving.tls import channel_credentials

@@ -70,6 +70,11 @@ class FakeRecommender:
         for item_id, watch_ms in zip(fresh.item_id.tolist(), fresh.watch_ms.tolist(), strict=True):
             self.counts[item_id.decode()] += sign * max(watch_ms, 0)
 
+    def recount_events(self, batches):
+        self.counts.clear()
+        for events in batches:
+            self.count_events(events)
+
     def is_watch(self, events):
         return np.asarray(events.watch_ms > 0)
 
