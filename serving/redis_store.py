@@ -225,11 +225,11 @@ class RedisStore:
         system had not written yet, `none` all since the last snapshot. `unknown`: we are not
         allowed to ask.
         """
+        self.counts()  # what is wrong with more than CONFIG is told
         try:
             with self._writer() as client:
                 found = client.config_get("append*")
         except StateError:
-            self.counts()  # not merely CONFIG: then that is what is wrong
             return "unknown"
         return found["appendfsync"] if found.get("appendonly") == "yes" else "none"
 
