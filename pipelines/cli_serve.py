@@ -28,6 +28,9 @@ def serve(
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Prometheus endpoint on loopback.")
     ] = None,
+    answer_log: Annotated[
+        Path | None, typer.Option("--answer-log", help="Write all answers to this directory.")
+    ] = None,
     config: ServerConfig = None,
     overrides: Annotated[
         list[str], typer.Option("--set", help="section.key=value, may be repeated.")
@@ -45,7 +48,8 @@ def serve(
     from serving.server import ServerOptions
     from serving.server import serve as serve_bundle
 
-    settings, place = load_store_place(config, overrides, store)
+    wanted = [*overrides, f"answer_log.directory={answer_log}"] if answer_log else overrides
+    settings, place = load_store_place(config, wanted, store)
     if open_to_network:
         settings = settings.model_copy(update={"open_to_network": True})
     options = ServerOptions(

@@ -1,6 +1,7 @@
 """The commands `recsys state ...`: users' states and the server's store."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,37 @@ def state_export(
     settings = load_settings(config, overrides)
     directory = out or Path("runs") / settings.name
     run_pipeline.run_one("state", settings, directory, forced=force, announce=announce)
+
+
+@state_app.command("export-events")
+def state_export_events(
+    out: Annotated[Path, typer.Option("--out", help="Directory, made or replaced.")],
+    store: Store = None,
+    config: ServerConfig = None,
+    since: Annotated[
+        datetime | None, typer.Option("--since", help="Events from this time (UTC) on.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--until", help="Events before this time (UTC).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the events that servers recorded as a log by the data contract."""
+    from pipelines import export_events
+
+    opened, name = _open(store, config)
+    begin, end = _microseconds(since) or 0, _microseconds(until)
+    try:
+        number = export_events.main(opened, out, since=begin, until=end)
+    finally:
+        opened.close()
+    print_result({"events": number, "store": name, "directory": str(out)}, as_json)
+
+
+def _microseconds(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    return int(moment.replace(tzinfo=UTC).timestamp()) * 1_000_000
 
 
 def _open(store: str | None, config: Path | None) -> tuple[StateStore, str]:

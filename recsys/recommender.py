@@ -394,6 +394,7 @@ def _answer(
         failures=failures,
         dropped=candidates.dropped,
         stage_seconds=dict(trace.seconds),
+        num_candidates=len(candidates.rows),
     )
 
 

@@ -101,6 +101,7 @@ class Recommendation:
         dropped: Reason -> number of candidates removed (`watched`, `excluded`, `filtered`,
             `unavailable`, `current`).
         stage_seconds: Stage -> wall-clock seconds.
+        num_candidates: From which the items were chosen.
     """
 
     items: tuple[RankedItem, ...]
@@ -108,3 +109,4 @@ class Recommendation:
     failures: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    num_candidates: int = 0

@@ -8,6 +8,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from recsys.recommender import Recommender
 from serving import checks, translate
+from serving.answer_log import AnswerLog
 from serving.reload import Bundles
 from serving.store import StateStore
 from serving.v1 import admin_pb2
@@ -22,10 +23,13 @@ class AdminServicer:
     Args:
         bundles: The bundles of this server.
         store: Users' state and the blocked items.
+        answer_log: Where answers are written; None for nowhere.
     """
 
-    def __init__(self, bundles: Bundles, store: StateStore) -> None:
-        self._bundles, self._store = bundles, store
+    def __init__(
+        self, bundles: Bundles, store: StateStore, answer_log: AnswerLog | None = None
+    ) -> None:
+        self._bundles, self._store, self._answer_log = bundles, store, answer_log
 
     def ActivateBundle(self, message: Any, context: grpc.ServicerContext) -> Any:
         """Swap a bundle in."""
@@ -58,7 +62,10 @@ class AdminServicer:
 
     def DeleteUser(self, message: Any, context: grpc.ServicerContext) -> Any:
         """Forget a user."""
-        self._bundles.delete_user(checks.check_id(message.user_id, "user_id"))
+        user_id = checks.check_id(message.user_id, "user_id")
+        if self._answer_log is not None:
+            self._answer_log.forget_user(user_id)
+        self._bundles.delete_user(user_id)
         return Empty()
 
 

@@ -46,6 +46,7 @@ class Metrics:
         self._filtered = counter("recsys_filtered", "Candidates removed.", ["reason"])
         self._degraded = counter("recsys_degraded", "Stages replaced.", ["stage"])
         self._events = counter("recsys_events", "Events received.", ["outcome"])
+        self._logged = counter("recsys_answer_log", "Answers for the log.", ["outcome"])
         self._bundle = gauge("recsys_bundle_info", "1 for the active bundle.", ["bundle"])
         self._data_until = gauge(
             "recsys_bundle_data_until_timestamp_seconds",
@@ -91,6 +92,10 @@ class Metrics:
         """Count recorded events."""
         self._events.labels("new").inc(num_new)
         self._events.labels("changed").inc(num_changed)
+
+    def count_logged_answers(self, outcome: str, number: int) -> None:
+        """Count answers for the log: `written`, `dropped` (no room), `failed` (not writable)."""
+        self._logged.labels(outcome).inc(number)
 
     def show_followed(self, moment: int) -> None:
         """Say when counters caught up with the store (microseconds since the epoch)."""

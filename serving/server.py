@@ -24,6 +24,8 @@ from prometheus_client import start_http_server
 
 from recsys.errors import ConfigError, StateError
 from serving.admin_servicer import AdminServicer
+from serving.answer_log import AnswerLog
+from serving.answering import Answering
 from serving.background import Repeated
 from serving.interceptors import CallInterceptor
 from serving.metrics import Metrics
@@ -118,6 +120,11 @@ class RecsysServer:
         if tracing is None and settings.tracing:
             tracing = new_tracing(settings.tracing, logger)
         self._tracing = tracing
+        self._answer_log = (
+            AnswerLog(settings.answer_log, self.metrics, logger, clock)
+            if settings.answer_log
+            else None
+        )
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="call")
         interceptor = CallInterceptor(
             self.metrics,
@@ -144,6 +151,8 @@ class RecsysServer:
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server.start()
         self._follower.start()
+        if self._answer_log is not None:
+            self._answer_log.start()
         if self._options.metrics_port is not None:
             self._metrics_endpoint = start_http_server(
                 self._options.metrics_port, "127.0.0.1", self.metrics.registry
@@ -166,6 +175,8 @@ class RecsysServer:
         # A handler past the grace may still use the store: it must end before the store closes.
         self._pool.shutdown(wait=True)
         self._follower.stop()
+        if self._answer_log is not None:
+            self._answer_log.stop()
         if self._metrics_endpoint is not None:
             endpoint, thread = self._metrics_endpoint
             endpoint.shutdown()
@@ -177,10 +188,11 @@ class RecsysServer:
         return time.perf_counter() - started
 
     def _register(self, store: StateStore, clock: Callable[[], int]) -> None:
-        servicer = RecommenderServicer(self.bundles, store, Rankings(clock), self.metrics, clock)
+        answering = Answering(self.bundles, store, self.metrics, clock, self._answer_log)
+        servicer = RecommenderServicer(self.bundles, store, Rankings(clock), answering, clock)
         recommender_pb2_grpc.add_RecommenderServiceServicer_to_server(servicer, self._server)
         if self._options.admin:
-            admin = AdminServicer(self.bundles, store)
+            admin = AdminServicer(self.bundles, store, self._answer_log)
             admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -84,6 +84,21 @@ class StoreSettings(Settings):
         return self.url.startswith("rediss://")
 
 
+class AnswerLogSettings(Settings):
+    """What was answered, for the next training and for off-policy estimates."""
+
+    directory: Path
+    """Made if it does not exist. Several servers may share one."""
+    flush_seconds: float = Field(default=30, gt=0)
+    """What a kill may lose."""
+    feature_share: float = Field(default=0, ge=0, le=1)
+    """Of the answers whose items' features are written too."""
+    candidate_share: float = Field(default=0, ge=0, le=1)
+    """Of the answers whose candidates are all written."""
+    keep_days: int | None = Field(default=None, ge=1)
+    """Older files are deleted; None keeps all."""
+
+
 class ServerSettings(Settings):
     """One server."""
 
@@ -97,6 +112,7 @@ class ServerSettings(Settings):
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings | None = None
+    answer_log: AnswerLogSettings | None = None
     store: StoreSettings | None = None
     """None: a directory of this machine, which the command line names."""
 

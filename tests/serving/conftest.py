@@ -11,7 +11,7 @@ import structlog
 
 from recsys.errors import BundleError, RequestError
 from recsys.requests import Explanation, RankedItem, Recommendation
-from recsys.settings import ServingSettings
+from recsys.settings import OrderSettings, ServingSettings
 from serving.server import RecsysServer, ServerOptions
 from serving.store import MemoryStore
 from serving.v1 import admin_pb2_grpc, recommender_pb2_grpc
@@ -24,7 +24,12 @@ class FakeRecommender:
     """Ranks i0, i1, ... less what was watched or excluded; counts what it is told to count."""
 
     def __init__(self, bundle_id):
-        serving = ServingSettings(max_page_size=10, default_page_size=4, rewatch_surfaces=("kids",))
+        serving = ServingSettings(
+            max_page_size=10,
+            default_page_size=4,
+            rewatch_surfaces=("kids",),
+            exploration=OrderSettings(policy="plackett_luce", temperature=5.0),
+        )
         self.bundle = SimpleNamespace(settings=SimpleNamespace(serving=serving), warmup_users=[])
         self.bundle_id = bundle_id
         self.data_until = NOW - 1_000_000
@@ -48,7 +53,8 @@ class FakeRecommender:
         gone = set(request.excluded_item_ids) | set(request.user.seen)
         if request.seen_removed:
             gone |= {item.decode() for item in events.item_id[self.is_watch(events)].tolist()}
-        ids = [f"i{n}" for n in range(NUM_ITEMS) if f"i{n}" not in gone][: request.num_items]
+        candidates = [f"i{n}" for n in range(NUM_ITEMS) if f"i{n}" not in gone]
+        ids = candidates[: request.num_items]
         why = None
         if request.explained:
             why = Explanation(0.5, 3, {"age": 7.0, "topic": "cats"}, {"temperature": 5.0})
@@ -58,7 +64,12 @@ class FakeRecommender:
             RankedItem(item_id, 12.5, "candidate_net", why, propensity) for item_id in ids
         )
         dropped = {"watched": len(gone)}
-        return Recommendation(items, dropped=dropped, stage_seconds={"rank": 0.001})
+        return Recommendation(
+            items,
+            dropped=dropped,
+            stage_seconds={"rank": 0.001},
+            num_candidates=len(candidates),
+        )
 
     def similar_items(self, item_id, num_items):
         if item_id != "i0":

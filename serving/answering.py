@@ -1,0 +1,140 @@
+"""From a checked message to an answer: state read, bundle asked, measured, logged."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from structlog.contextvars import bind_contextvars
+
+from recsys.errors import StateError
+from recsys.recommender import Recommender
+from recsys.requests import Recommendation, Request
+from recsys.state import UserState
+from serving import translate
+from serving.answer_log import AnswerLog, LoggedAnswer, without_explanations
+from serving.metrics import Metrics
+from serving.pages import RANKED_PAGES
+from serving.reload import Bundles
+from serving.store import StateStore
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer, and what the log of answers is to know of it.
+
+    Args:
+        answer: As the caller gets it.
+        bundle_id: Which bundle made it.
+        logged: What is logged; None without a log.
+    """
+
+    answer: Recommendation
+    bundle_id: str
+    logged: LoggedAnswer | None
+
+
+class Answering:
+    """Asks bundles.
+
+    Args:
+        bundles: Those that answer.
+        store: What is known of users.
+        metrics: Told what each answer took and dropped.
+        clock: Returns microseconds since the epoch.
+        answer_log: Where answers are written; None for nowhere.
+    """
+
+    def __init__(
+        self,
+        bundles: Bundles,
+        store: StateStore,
+        metrics: Metrics,
+        clock: Callable[[], int],
+        answer_log: AnswerLog | None,
+    ) -> None:
+        self._bundles, self._store, self._metrics = bundles, store, metrics
+        self._clock, self._answer_log = clock, answer_log
+
+    def answer(
+        self,
+        message: Any,
+        request_id: str,
+        blocked: frozenset[str],
+        time_remaining: Callable[[], float],
+    ) -> Answered:
+        """Answer a RecommendItemsRequest with all pages of a ranking.
+
+        Args:
+            message: The request, its ids already checked.
+            request_id: The message's, or the server's own.
+            blocked: Items that the operator took out.
+            time_remaining: Returns the seconds until the caller gives up.
+        """
+        recommender = self._bundles.current()
+        settings = recommender.bundle.settings.serving
+        started = time.perf_counter()
+        state, degraded = self._read_state(message.user_id)
+        state_seconds = time.perf_counter() - started
+        request = translate.to_request(message, state, settings, now=self._clock(), blocked=blocked)
+        num_items = min(request.num_items * RANKED_PAGES, settings.num_candidates)
+        request = replace(request, num_items=num_items, request_id=request_id)
+        asked = self._for_log(request, settings.num_candidates)
+        answer = recommender.recommend([asked], time_remaining=time_remaining)[0]
+        answer = replace(
+            answer,
+            degraded_stages=(*degraded, *answer.degraded_stages),
+            stage_seconds={"state": state_seconds, **answer.stage_seconds},
+        )
+        logged = self._to_log(asked, answer, recommender, num_items)
+        answer = without_explanations(answer, num_items, kept=message.explained)
+        self._note(answer, recommender.bundle_id)
+        return Answered(answer, recommender.bundle_id, logged)
+
+    def log(self, answered: Answered) -> None:
+        """Log an answer, if there is a log."""
+        if self._answer_log is not None and answered.logged is not None:
+            self._answer_log.add(answered.logged)
+
+    def _for_log(self, request: Request, num_candidates: int) -> Request:
+        """Return what the bundle is asked, which is more where the log wants more."""
+        if self._answer_log is None:
+            return request
+        explained = request.explained or self._answer_log.has_features(request.request_id)
+        if self._answer_log.has_candidates(request.request_id):
+            request = replace(request, num_items=num_candidates)
+        return replace(request, explained=explained)
+
+    def _to_log(
+        self, asked: Request, answer: Recommendation, recommender: Recommender, num_items: int
+    ) -> LoggedAnswer | None:
+        if self._answer_log is None:
+            return None
+        return LoggedAnswer(
+            request=asked,
+            answer=answer,
+            bundle_id=recommender.bundle_id,
+            order=recommender.bundle.settings.serving.exploration,
+            num_items=num_items,
+            has_features=self._answer_log.has_features(asked.request_id),
+            has_candidates=self._answer_log.has_candidates(asked.request_id),
+        )
+
+    def _read_state(self, user_id: str) -> tuple[UserState, tuple[str, ...]]:
+        try:
+            return self._store.get(user_id), ()
+        except StateError:
+            return UserState(user_id), ("state",)
+
+    def _note(self, answer: Recommendation, bundle_id: str) -> None:
+        self._metrics.count_answer(answer, bundle_id)
+        bind_contextvars(
+            bundle=bundle_id,
+            items=len(answer.items),
+            dropped=answer.dropped,
+            degraded=list(answer.degraded_stages),
+            failures=answer.failures,
+            stage_ms={
+                stage: round(seconds * 1000, 3) for stage, seconds in answer.stage_seconds.items()
+            },
+        )
