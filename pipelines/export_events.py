@@ -11,7 +11,8 @@ from recsys.artefacts import new_directory
 from recsys.data import schema
 from recsys.progress import progress
 from recsys.state import UNKNOWN, UserEvents
-from serving.store import LogBatch, StateStore
+from serving.event_log import LogBatch
+from serving.store import StateStore
 
 FILE = "events.parquet"
 EVENTS = pa.schema(

@@ -7,15 +7,17 @@ from typing import Any
 
 from structlog.contextvars import bind_contextvars
 
-from recsys.errors import StateError
+from recsys.errors import RequestError, StateError
 from recsys.recommender import Recommender
 from recsys.requests import Recommendation, Request
+from recsys.settings import ServingSettings
 from recsys.state import UserState
 from serving import translate
 from serving.answer_log import AnswerLog, LoggedAnswer, without_explanations
 from serving.metrics import Metrics
 from serving.pages import RANKED_PAGES
 from serving.reload import Bundles
+from serving.shadow import Shadow
 from serving.store import StateStore
 
 
@@ -26,12 +28,35 @@ class Answered:
     Args:
         answer: As the caller gets it.
         bundle_id: Which bundle made it.
+        asked: What it was asked.
         logged: What is logged; None without a log.
     """
 
     answer: Recommendation
     bundle_id: str
+    asked: Request
     logged: LoggedAnswer | None
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What any bundle is asked, and what was known before one was."""
+
+    message: Any
+    request_id: str
+    blocked: frozenset[str]
+    state: UserState
+    degraded: tuple[str, ...]
+    state_seconds: float
+    time_remaining: Callable[[], float]
+
+    def to_request(self, settings: ServingSettings, now: int) -> Request:
+        """Return the question for a bundle of these settings: all pages of a ranking."""
+        request = translate.to_request(
+            self.message, self.state, settings, now=now, blocked=self.blocked
+        )
+        num_items = min(request.num_items * RANKED_PAGES, settings.num_candidates)
+        return replace(request, num_items=num_items, request_id=self.request_id)
 
 
 class Answering:
@@ -43,6 +68,7 @@ class Answering:
         metrics: Told what each answer took and dropped.
         clock: Returns microseconds since the epoch.
         answer_log: Where answers are written; None for nowhere.
+        shadow: Where answers are computed again; None for nowhere.
     """
 
     def __init__(
@@ -51,10 +77,12 @@ class Answering:
         store: StateStore,
         metrics: Metrics,
         clock: Callable[[], int],
-        answer_log: AnswerLog | None,
+        *,
+        answer_log: AnswerLog | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._bundles, self._store, self._metrics = bundles, store, metrics
-        self._clock, self._answer_log = clock, answer_log
+        self._clock, self._answer_log, self._shadow = clock, answer_log, shadow
 
     def answer(
         self,
@@ -71,30 +99,51 @@ class Answering:
             blocked: Items that the operator took out.
             time_remaining: Returns the seconds until the caller gives up.
         """
-        recommender = self._bundles.current()
-        settings = recommender.bundle.settings.serving
         started = time.perf_counter()
         state, degraded = self._read_state(message.user_id)
-        state_seconds = time.perf_counter() - started
-        request = translate.to_request(message, state, settings, now=self._clock(), blocked=blocked)
-        num_items = min(request.num_items * RANKED_PAGES, settings.num_candidates)
-        request = replace(request, num_items=num_items, request_id=request_id)
-        asked = self._for_log(request, settings.num_candidates)
-        answer = recommender.recommend([asked], time_remaining=time_remaining)[0]
-        answer = replace(
-            answer,
-            degraded_stages=(*degraded, *answer.degraded_stages),
-            stage_seconds={"state": state_seconds, **answer.stage_seconds},
-        )
-        logged = self._to_log(asked, answer, recommender, num_items)
-        answer = without_explanations(answer, num_items, kept=message.explained)
-        self._note(answer, recommender.bundle_id)
-        return Answered(answer, recommender.bundle_id, logged)
+        seconds = time.perf_counter() - started
+        question = _Question(message, request_id, blocked, state, degraded, seconds, time_remaining)
+        answered = self._ask(question)
+        self._note(answered.answer, answered.bundle_id)
+        return answered
 
     def log(self, answered: Answered) -> None:
         """Log an answer, if there is a log."""
         if self._answer_log is not None and answered.logged is not None:
             self._answer_log.add(answered.logged)
+
+    def _ask(self, question: "_Question") -> Answered:
+        """Ask the user's bundle; where that is a canary that breaks, the active one."""
+        recommender, active = (
+            self._bundles.of_user(question.message.user_id),
+            self._bundles.current(),
+        )
+        try:
+            answered = self._ask_bundle(recommender, question)
+        except RequestError:
+            raise
+        except Exception:  # a broken canary must cost its test, never the answer
+            if recommender is active:
+                raise
+            self._metrics.count_canary_failure()
+            recommender, answered = active, self._ask_bundle(active, question)
+        if recommender is active and self._shadow is not None:
+            self._shadow.offer(answered.asked, answered.answer)
+        return answered
+
+    def _ask_bundle(self, recommender: Recommender, question: "_Question") -> Answered:
+        settings = recommender.bundle.settings.serving
+        request = question.to_request(settings, self._clock())
+        asked = self._for_log(request, settings.num_candidates)
+        answer = recommender.recommend([asked], time_remaining=question.time_remaining)[0]
+        answer = replace(
+            answer,
+            degraded_stages=(*question.degraded, *answer.degraded_stages),
+            stage_seconds={"state": question.state_seconds, **answer.stage_seconds},
+        )
+        logged = self._to_log(asked, answer, recommender, request.num_items)
+        answer = without_explanations(answer, request.num_items, kept=request.explained)
+        return Answered(answer, recommender.bundle_id, request, logged)
 
     def _for_log(self, request: Request, num_candidates: int) -> Request:
         """Return what the bundle is asked, which is more where the log wants more."""

@@ -59,6 +59,13 @@ def check_size(value: int, field: str, default: int, maximum: int) -> int:
     return min(value or default, maximum)
 
 
+def check_share(value: float, field: str) -> float:
+    """Return a share of a whole, of which something is left."""
+    if not 0 < value < 1:
+        raise RequestError(field, f"expected a share above 0 and below 1, got {value}")
+    return value
+
+
 def check_known_fields(message: Any, field: str) -> None:
     """Refuse a message with fields that this version does not know: they would be ignored."""
     unknown = UnknownFieldSet(message)

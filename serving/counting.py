@@ -14,8 +14,9 @@ from contextlib import suppress
 from recsys.errors import StateError
 from recsys.recommender import Recommender
 from recsys.state import UserEvents
+from serving.event_log import NO_REQUESTS, Recorded
 from serving.merging import StoredSearch
-from serving.store import NO_REQUESTS, Recorded, StateStore, UnsureStateError
+from serving.store import StateStore, UnsureStateError
 
 
 class Counting:

@@ -18,8 +18,7 @@ import lmdb
 from recsys.errors import StateError
 from recsys.state import UserEvents, UserState
 from serving import packing
-from serving.merging import IsWatch, StoredSearch, concatenate_events, merge_events
-from serving.store import (
+from serving.event_log import (
     LOG_BATCH,
     MAX_CHANGES,
     NO_REQUESTS,
@@ -29,11 +28,10 @@ from serving.store import (
     LogSnapshot,
     Recorded,
     Recording,
-    StoredUser,
-    extend_user,
-    import_user,
     split_events,
 )
+from serving.merging import IsWatch, StoredSearch, concatenate_events, merge_events
+from serving.store import StoredUser, extend_user, import_user
 
 FORMAT = b"2"
 MAP_BYTES = 64 << 30
@@ -92,7 +90,7 @@ class LmdbStore:
         """Add events and searches, all or none, durable on return."""
         with self._transaction(write=True) as transaction:
             user = self._read_user(transaction, user_id)
-            recording = Recording(user, request_ids)
+            recording = Recording(user_id, user.state.events, request_ids)
             self._write_log(transaction, user_id, merge_events(events), recording)
             self._write_user(transaction, extend_user(user, events, searches, is_watch))
             if recording.pairs:

@@ -13,8 +13,9 @@ import msgpack
 import numpy as np
 
 from recsys.state import EVENT_DTYPES, UserEvents, UserState
+from serving.event_log import LogBatch, Logged
 from serving.merging import StoredSearch
-from serving.store import LogBatch, Logged, StoredUser, with_searches
+from serving.store import StoredUser, with_searches
 
 USER_HASH_BYTES, EVENT_HASH_BYTES = 16, 12
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from recsys.state import UserEvents
 from serving import packing
-from serving.store import MAX_CHANGES
+from serving.event_log import MAX_CHANGES
 
 FORMAT = b"1"
 PREFIX = b"recsys:"

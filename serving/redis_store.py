@@ -13,6 +13,19 @@ from typing import Any
 from recsys.errors import StateError
 from recsys.state import UserEvents, UserState
 from serving import packing
+from serving.event_log import (
+    LOG_BATCH,
+    MAX_CHANGES,
+    NO_REQUESTS,
+    Changes,
+    LogBatch,
+    Logged,
+    LogSnapshot,
+    Recorded,
+    Recording,
+    split_events,
+    to_batch,
+)
 from serving.merging import IsWatch, StoredSearch, concatenate_events, merge_events
 from serving.redis_connection import RedisConnection
 from serving.redis_layout import (
@@ -32,23 +45,7 @@ from serving.redis_layout import (
     user_key,
 )
 from serving.settings import StoreSettings
-from serving.store import (
-    LOG_BATCH,
-    MAX_CHANGES,
-    NO_REQUESTS,
-    Changes,
-    LogBatch,
-    Logged,
-    LogSnapshot,
-    Recorded,
-    Recording,
-    StoredUser,
-    UnsureStateError,
-    extend_user,
-    import_user,
-    split_events,
-    to_batch,
-)
+from serving.store import StoredUser, UnsureStateError, extend_user, import_user
 
 IMPORT_BATCH = 1_000
 FORGET_BATCH = 1_000
@@ -105,7 +102,7 @@ class RedisStore:
         merged = list(split_events(merge_events(events)))
         for _ in range(MAX_ATTEMPTS):
             read, rows = self._read(user_id, merged)
-            recording = Recording(read.user, request_ids)
+            recording = Recording(user_id, read.user.state.events, request_ids)
             written = [
                 (event, row, packing.pack_logged(new))
                 for event, row in zip(merged, rows, strict=True)

@@ -22,7 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from recsys.errors import ConfigError, StateError
+from recsys.errors import BundleError, ConfigError, StateError
 from serving.admin_servicer import AdminServicer
 from serving.answer_log import AnswerLog
 from serving.answering import Answering
@@ -35,8 +35,11 @@ from serving.protection import check_exposure, log_key_of, new_access, new_load,
 from serving.reload import Bundles, Load
 from serving.servicer import RecommenderServicer
 from serving.settings import ServerSettings, StoreSettings
+from serving.shadow import Shadow
+from serving.status import PreconditionError
 from serving.store import StateStore
 from serving.tracing import Tracing, new_tracing
+from serving.trials import user_split
 from serving.v1 import admin_pb2, admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
 
 MAX_MESSAGE_BYTES = 1 << 20
@@ -117,6 +120,7 @@ class RecsysServer:
         self.metrics = Metrics()
         self.bundles = Bundles(store, self.metrics, clock, load or new_load(settings))
         self._store, self._options, self._clock = store, options, clock
+        self._logger = logger
         if tracing is None and settings.tracing:
             tracing = new_tracing(settings.tracing, logger)
         self._tracing = tracing
@@ -126,6 +130,7 @@ class RecsysServer:
             else None
         )
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="call")
+        self._shadow = Shadow(self.bundles, self.metrics.shadow, lambda: False)
         interceptor = CallInterceptor(
             self.metrics,
             logger,
@@ -151,6 +156,7 @@ class RecsysServer:
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server.start()
         self._follower.start()
+        self._shadow.start()
         if self._answer_log is not None:
             self._answer_log.start()
         if self._options.metrics_port is not None:
@@ -165,6 +171,7 @@ class RecsysServer:
             BundleError: The bundle is refused.
         """
         self.bundles.activate_directory(bundle_directory)
+        self._start_trials()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> float:
@@ -175,6 +182,7 @@ class RecsysServer:
         # A handler past the grace may still use the store: it must end before the store closes.
         self._pool.shutdown(wait=True)
         self._follower.stop()
+        self._shadow.stop()
         if self._answer_log is not None:
             self._answer_log.stop()
         if self._metrics_endpoint is not None:
@@ -188,7 +196,14 @@ class RecsysServer:
         return time.perf_counter() - started
 
     def _register(self, store: StateStore, clock: Callable[[], int]) -> None:
-        answering = Answering(self.bundles, store, self.metrics, clock, self._answer_log)
+        answering = Answering(
+            self.bundles,
+            store,
+            self.metrics,
+            clock,
+            answer_log=self._answer_log,
+            shadow=self._shadow,
+        )
         servicer = RecommenderServicer(self.bundles, store, Rankings(clock), answering, clock)
         recommender_pb2_grpc.add_RecommenderServiceServicer_to_server(servicer, self._server)
         if self._options.admin:
@@ -197,6 +212,19 @@ class RecsysServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+
+    def _start_trials(self) -> None:
+        settings = self._options.settings
+        for trial, start in (
+            (settings.canary, self.bundles.start_canary),
+            (settings.shadow, self.bundles.start_shadow),
+        ):
+            if trial is None:
+                continue
+            try:
+                start(trial.bundle, user_split(trial.salt, trial.share))
+            except (BundleError, PreconditionError) as error:  # the active bundle answers all
+                self._logger.error("trial", error=str(error), bundle=str(trial.bundle))
 
     def _follow(self) -> None:
         # A store that is down is told by the answers; nothing that it missed is lost.

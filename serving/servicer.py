@@ -48,7 +48,7 @@ class RecommenderServicer:
         offset = 0
         if message.page_token:
             request_id, offset = self._rankings.read_token(message.page_token, digest)
-        size = translate.page_size(message, self._bundles.current().bundle.settings.serving)
+        size = translate.page_size(message, self._bundles.of_user(user_id).bundle.settings.serving)
         kept = self._rankings.find(user_id, request_id, digest) if request_id else None
         if kept is None and message.page_token:
             raise PageTokenError("page_token", "expired after 15 minutes; start again without one")
@@ -85,7 +85,9 @@ class RecommenderServicer:
     def GetBundle(self, message: Any, context: grpc.ServicerContext) -> Any:
         """Say which bundle answers."""
         recommender = self._bundles.current()
-        return translate.to_bundle(recommender.bundle_id, recommender.data_until, active=True)
+        return translate.to_bundle(
+            recommender.bundle_id, recommender.data_until, self._bundles.roles()
+        )
 
     def _rank(
         self,

@@ -99,6 +99,17 @@ class AnswerLogSettings(Settings):
     """Older files are deleted; None keeps all."""
 
 
+class TrialSettings(Settings):
+    """A second bundle from the start on: `[canary]` answers users, `[shadow]` only computes."""
+
+    bundle: Path
+    """Its directory."""
+    share: float = Field(gt=0, lt=1)
+    """Of the users (canary) or of the requests (shadow)."""
+    salt: str = Field(min_length=1)
+    """Name of the trial, which decides who is in: `recsys.experiment.assignment`."""
+
+
 class ServerSettings(Settings):
     """One server."""
 
@@ -113,6 +124,8 @@ class ServerSettings(Settings):
     log: LogSettings = LogSettings()
     tracing: TracingSettings | None = None
     answer_log: AnswerLogSettings | None = None
+    canary: TrialSettings | None = None
+    shadow: TrialSettings | None = None
     store: StoreSettings | None = None
     """None: a directory of this machine, which the command line names."""
 

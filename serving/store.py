@@ -10,12 +10,21 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from recsys.errors import StateError
 from recsys.state import UserEvents, UserState
+from serving.event_log import (
+    LOG_BATCH,
+    NO_REQUESTS,
+    Changes,
+    Logged,
+    LogSnapshot,
+    Recorded,
+    Recording,
+    split_events,
+    to_batch,
+)
 from serving.merging import (
     IsWatch,
     StoredSearch,
@@ -27,88 +36,10 @@ from serving.merging import (
 
 MAX_EVENTS = 1000
 """Newest events kept of a user."""
-LOG_BATCH = 10_000
-"""Logged events that `read_log` gives at once."""
-MAX_CHANGES = 20_000
-"""Changes of the log that are kept for those who follow; who is further behind counts anew."""
-NO_REQUESTS: Mapping[bytes, str] = {}
 
 
 class UnsureStateError(StateError):
     """A store broke off: what it was asked to do may be done or not, and is safe to repeat."""
-
-
-class Logged(NamedTuple):
-    """A logged event: one row of `UserEvents`, whose it is, the request that it came of."""
-
-    user_id: str
-    request_id: str
-    event: UserEvents
-
-    @property
-    def moment(self) -> int:
-        """When it began."""
-        return int(self.event.moment[0])
-
-
-@dataclass(frozen=True)
-class LogBatch:
-    """Logged events of any users.
-
-    Args:
-        user_ids: Whose they are [E].
-        request_ids: Of the answers that showed them, empty where that is not known [E].
-        events: The events, of which each has a time.
-    """
-
-    user_ids: list[str]
-    request_ids: list[str]
-    events: UserEvents
-
-
-@dataclass(frozen=True)
-class LogSnapshot:
-    """The log as of one position: no later change is in it, and no earlier one is missing.
-
-    Args:
-        position: Number of its last change.
-        batches: The events, ordered by the moment under which they were first logged.
-    """
-
-    position: int
-    batches: Iterator[LogBatch]
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What others than this store object did to the log, up to a position.
-
-    Args:
-        position: Number of the last change.
-        replaced: What the log held of the changed events, and of those forgotten.
-        added: What it holds of new and changed events instead.
-    """
-
-    position: int
-    replaced: UserEvents
-    added: UserEvents
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What `record` did.
-
-    Args:
-        num_new: Events not known before.
-        num_changed: Known events that now hold more.
-        replaced: What the log held of the changed events.
-        added: What the log holds of new and changed events now.
-    """
-
-    num_new: int
-    num_changed: int
-    replaced: UserEvents
-    added: UserEvents
 
 
 @dataclass(frozen=True)
@@ -229,12 +160,6 @@ def with_searches(state: UserState, searches: tuple[StoredSearch, ...]) -> Store
     return StoredUser(replace(state, searches=shown), searches)
 
 
-def is_same_event(one: UserEvents, other: UserEvents) -> bool:
-    """Return whether two single events are equal in every column."""
-    pairs = zip(one.arrays().values(), other.arrays().values(), strict=True)
-    return all(np.array_equal(mine, yours) for mine, yours in pairs)
-
-
 class MemoryStore:
     """A `StateStore` that forgets all when the process ends."""
 
@@ -260,7 +185,7 @@ class MemoryStore:
         """Add events and searches."""
         with self._lock:
             user = self._user(user_id)
-            recording = Recording(user, request_ids)
+            recording = Recording(user_id, user.state.events, request_ids)
             for event in split_events(merge_events(events)):
                 key = (user_id, event.event_id[0])
                 merged = recording.merge(self._log.get(key), event)
@@ -334,70 +259,3 @@ class MemoryStore:
 
     def _user(self, user_id: str) -> StoredUser:
         return self._users.get(user_id) or StoredUser(UserState(user_id))
-
-
-class Recording:
-    """Merges single events with what is known of them, and notes what changed.
-
-    Args:
-        user: As stored; an imported event is known, though it was never logged.
-        request_ids: As `StateStore.record` takes them.
-    """
-
-    def __init__(self, user: StoredUser, request_ids: Mapping[bytes, str]) -> None:
-        self._user_id, self._window = user.state.user_id, user.state.events
-        self._request_ids = request_ids
-        ids = self._window.event_id.tolist()
-        self._positions = {event_id: position for position, event_id in enumerate(ids)}
-        self._num_changed = 0
-        self._pairs: list[tuple[Logged | None, Logged]] = []
-
-    @property
-    def pairs(self) -> Sequence[tuple[Logged | None, Logged]]:
-        """What the log held of each new or changed event, and is to hold now."""
-        return self._pairs
-
-    def merge(self, logged: Logged | None, event: UserEvents) -> Logged | None:
-        """Return what the log is to hold of an event, None if that does not change."""
-        event_id = event.event_id[0]
-        known = logged.event if logged is not None else self._stored(event_id)
-        told = self._request_ids.get(event_id, "")
-        request_id = (logged.request_id if logged is not None else "") or told
-        merged = event
-        if known is not None:
-            merged = merge_events(known, event)
-            is_answer_new = logged is not None and request_id != logged.request_id
-            if is_same_event(known, merged) and not is_answer_new:
-                return None
-            self._num_changed += 1
-        row = Logged(self._user_id, request_id, merged)
-        self._pairs.append((logged, row))
-        return row
-
-    def finish(self) -> Recorded:
-        """Return what was done."""
-        return Recorded(
-            num_new=len(self._pairs) - self._num_changed,
-            num_changed=self._num_changed,
-            replaced=concatenate_events(old.event for old, _ in self._pairs if old is not None),
-            added=concatenate_events(new.event for _, new in self._pairs),
-        )
-
-    def _stored(self, event_id: bytes) -> UserEvents | None:
-        position = self._positions.get(event_id)
-        return None if position is None else self._window.take(slice(position, position + 1))
-
-
-def split_events(events: UserEvents) -> Iterator[UserEvents]:
-    """Yield events one by one."""
-    for position in range(len(events)):
-        yield events.take(slice(position, position + 1))
-
-
-def to_batch(rows: Sequence[Logged]) -> LogBatch:
-    """Return logged events in columns."""
-    return LogBatch(
-        user_ids=[row.user_id for row in rows],
-        request_ids=[row.request_id for row in rows],
-        events=concatenate_events(row.event for row in rows),
-    )

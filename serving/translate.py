@@ -1,6 +1,6 @@
 """Between messages and the library's types, with every check of a request on the way in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -179,11 +179,18 @@ def to_similar(items: Iterable[tuple[str, float]], bundle_id: str) -> Any:
     )
 
 
-def to_bundle(bundle_id: str, data_until: int, *, active: bool) -> Any:
-    """Return a Bundle message."""
+def to_bundle(bundle_id: str, data_until: int, roles: Mapping[str, tuple[str, float]]) -> Any:
+    """Return a Bundle message; `roles` of the loaded ones, each with its share."""
     until = Timestamp()
     until.FromMicroseconds(data_until)
-    return recommender_pb2.Bundle(bundle_id=bundle_id, data_until_time=until, active=active)
+    role, share = roles.get(bundle_id, ("", 0.0))
+    return recommender_pb2.Bundle(
+        bundle_id=bundle_id,
+        data_until_time=until,
+        active=role == "active",
+        role=role,
+        share=share,
+    )
 
 
 def _ids(item_ids: Sequence[str]) -> frozenset[str]:

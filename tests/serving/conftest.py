@@ -37,6 +37,7 @@ class FakeRecommender:
         self.counts = Counter()
         self.failure = None
         self.wait = lambda: None
+        self.items_left_out = 0
 
     def recommend(self, requests, *, time_remaining=None):
         self.requests += requests
@@ -53,7 +54,7 @@ class FakeRecommender:
         gone = set(request.excluded_item_ids) | set(request.user.seen)
         if request.seen_removed:
             gone |= {item.decode() for item in events.item_id[self.is_watch(events)].tolist()}
-        candidates = [f"i{n}" for n in range(NUM_ITEMS) if f"i{n}" not in gone]
+        candidates = [f"i{n}" for n in range(self.items_left_out, NUM_ITEMS) if f"i{n}" not in gone]
         ids = candidates[: request.num_items]
         why = None
         if request.explained:
