@@ -72,6 +72,11 @@ class Metrics:
         self._requests.labels(method, code).inc()
         self._request_seconds.labels(method).observe(seconds)
 
+    def count_refused(self, method: str, code: str, reason: str) -> None:
+        """Count a call that was refused for want of time, and took none."""
+        self._requests.labels(method, code).inc()
+        self.count_error(method, reason)
+
     def count_error(self, method: str, reason: str) -> None:
         """Count a call that ended in an error."""
         self._errors.labels(method, reason).inc()

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from serving.admin_servicer import AdminServicer
 from serving.answer_log import AnswerLog
 from serving.answering import Answering
 from serving.background import Repeated
+from serving.call_pool import CallPool
 from serving.interceptors import CallInterceptor
 from serving.metrics import Metrics
 from serving.open_store import open_store
@@ -44,9 +44,12 @@ from serving.v1 import admin_pb2, admin_pb2_grpc, recommender_pb2, recommender_p
 
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_WAITING_CALLS = 512
-"""Calls accepted at once; further ones are RESOURCE_EXHAUSTED at once instead of late."""
+"""Calls held at once, the last resort: before it `CallPool` refuses those that would be late."""
 HANDSHAKE_TIMEOUT_MS = 10_000
 """A connection that says nothing is closed after this; gRPC would wait two minutes."""
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep others from running Python: a tenth of the usual, so that refusing a
+call takes a few milliseconds beside threads that answer (docs/decisions/0012)."""
 RECOMMENDER_SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["RecommenderService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 FOLLOW_SECONDS = 1.0
@@ -129,17 +132,18 @@ class RecsysServer:
             if settings.answer_log
             else None
         )
-        self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="call")
-        self._shadow = Shadow(self.bundles, self.metrics.shadow, lambda: False)
+        pool = self._pool = CallPool(options.threads, settings.limits.max_wait_ms / 1000)
+        self._shadow = Shadow(self.bundles, self.metrics.shadow, lambda: pool.num_waiting > 0)
         interceptor = CallInterceptor(
             self.metrics,
             logger,
             log_key_of(settings, log_key or secrets.token_bytes(32)),
             access,
             tracing,
+            lambda: pool.refused_wait_seconds,
         )
         self._server = grpc.server(
-            self._pool,
+            self._pool,  # type: ignore[arg-type]  # any Executor does: it only submits and shuts down
             interceptors=[interceptor],
             options=_channel_options(options),
             maximum_concurrent_rpcs=MAX_WAITING_CALLS,
@@ -261,6 +265,7 @@ def serve(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    sys.setswitchinterval(SWITCH_SECONDS)
     logger = new_logger(sys.stderr)
     store, log_key = open_store(state_place, logger)
     server = RecsysServer(store, options, load=load, logger=logger, log_key=log_key)

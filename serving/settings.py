@@ -25,7 +25,11 @@ class TlsSettings(Settings):
 
 
 class LimitSettings(Settings):
-    """What one caller may take of the server's time."""
+    """How long calls may wait, and what one caller may take of the server's time."""
+
+    max_wait_ms: int = Field(default=500, ge=1)
+    """A call that would wait longer for a thread is refused at once, as is one whose deadline
+    would pass meanwhile."""
 
     calls_per_second: float | None = Field(default=None, gt=0)
     """Of each caller, on average; None for no limit."""
