@@ -24,7 +24,9 @@ def serve(
     store: Store = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 50051,
-    threads: Annotated[int, typer.Option(min=1, help="Calls worked on at once.")] = 8,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Calls worked on at once; default: the cores, 2 to 8.")
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Prometheus endpoint on loopback.")
     ] = None,

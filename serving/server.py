@@ -4,6 +4,7 @@ Built apart from starting, so that tests take port 0 and clocks of their own. It
 answers UNAVAILABLE (health: NOT_SERVING) until its bundle is verified, loaded and warm.
 """
 
+import os
 import secrets
 import signal
 import sys
@@ -47,9 +48,7 @@ MAX_WAITING_CALLS = 512
 """Calls held at once, the last resort: before it `CallPool` refuses those that would be late."""
 HANDSHAKE_TIMEOUT_MS = 10_000
 """A connection that says nothing is closed after this; gRPC would wait two minutes."""
-SWITCH_SECONDS = 0.0005
-"""How long a thread may keep others from running Python: a tenth of the usual, so that refusing a
-call takes a few milliseconds beside threads that answer (docs/decisions/0012)."""
+LEAST_THREADS, MOST_THREADS = 2, 8
 RECOMMENDER_SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["RecommenderService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 FOLLOW_SECONDS = 1.0
@@ -64,7 +63,8 @@ class ServerOptions:
         host: Address to listen on. One that others reach is refused unless calls are encrypted
             and callers known, or `settings.open_to_network` says that it is all right.
         port: 0 takes a free one.
-        threads: Calls worked on at once.
+        threads: Calls worked on at once; None takes as many as there are cores, 2 to 8. More only
+            get in each other's way, and in the way of refusing a call quickly.
         reuse_port: Share the port with other servers (SO_REUSEPORT).
         admin: Also register `AdminService`.
         metrics_port: Port of the Prometheus endpoint on loopback; None for none.
@@ -74,7 +74,7 @@ class ServerOptions:
 
     host: str = "127.0.0.1"
     port: int = 50051
-    threads: int = 8
+    threads: int | None = None
     reuse_port: bool = False
     admin: bool = False
     metrics_port: int | None = None
@@ -85,6 +85,11 @@ class ServerOptions:
 def system_clock() -> int:
     """Return the time in microseconds since the epoch."""
     return time.time_ns() // 1000
+
+
+def usual_threads(num_cores: int) -> int:
+    """Return how many calls are worked on at once where nobody says it."""
+    return min(max(num_cores, LEAST_THREADS), MOST_THREADS)
 
 
 class RecsysServer:
@@ -132,7 +137,8 @@ class RecsysServer:
             if settings.answer_log
             else None
         )
-        pool = self._pool = CallPool(options.threads, settings.limits.max_wait_ms / 1000)
+        threads = options.threads or usual_threads(os.cpu_count() or 1)
+        pool = self._pool = CallPool(threads, settings.limits.max_wait_ms / 1000)
         self._shadow = Shadow(self.bundles, self.metrics.shadow, lambda: pool.num_waiting > 0)
         interceptor = CallInterceptor(
             self.metrics,
@@ -265,7 +271,6 @@ def serve(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    sys.setswitchinterval(SWITCH_SECONDS)
     logger = new_logger(sys.stderr)
     store, log_key = open_store(state_place, logger)
     server = RecsysServer(store, options, load=load, logger=logger, log_key=log_key)

@@ -135,7 +135,7 @@ def start_server(clock, recommenders, log_events, tmp_path):
     def start(store=None, *, ready=True, tracing=None, **options):
         server = RecsysServer(
             store or MemoryStore(),
-            ServerOptions(port=0, **options),
+            ServerOptions(port=0, **({"threads": 8} | options)),
             clock=clock,
             load=load,
             logger=log_events,

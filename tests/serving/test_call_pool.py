@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from serving.call_pool import CallPool
+from serving.server import usual_threads
 from serving.settings import LimitSettings, ServerSettings
 from serving.v1 import admin_pb2 as ab
 from serving.v1 import admin_pb2_grpc
@@ -181,3 +182,7 @@ def test_call_whose_deadline_passed_in_the_queue_is_not_worked_on(
     first.result()
     stub.GetBundle(pb.GetBundleRequest(), timeout=10)
     assert len(recommender.requests) == num_worked
+
+
+def test_threads_follow_the_cores_within_bounds():
+    assert [usual_threads(cores) for cores in (1, 2, 4, 64)] == [2, 2, 4, 8]
