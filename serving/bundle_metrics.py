@@ -13,7 +13,6 @@ BUNDLES_SHOWN = 4
 COMPARED_ITEMS = 10
 """First items of an answer whose expected seconds, and whose overlap, are looked at."""
 SHARE_BUCKETS = tuple(place / 10 for place in range(11))
-DIFFERENCE_BUCKETS = (-300, -100, -30, -10, -3, -1, -0.3, 0, 0.3, 1, 3, 10, 30, 100, 300)
 
 
 class BundleMetrics:
@@ -108,10 +107,11 @@ class ShadowMetrics:
             buckets=SHARE_BUCKETS,
             registry=registry,
         )
-        self._difference = Histogram(
-            "recsys_shadow_expected_difference_seconds",
-            "Mean expected watch time of the shadow's first items, less the given ones'.",
-            buckets=DIFFERENCE_BUCKETS,
+        # Of both sides apart: a histogram with buckets below 0 has no sum, and so no mean.
+        self._expected = Summary(
+            "recsys_shadow_expected_watch_seconds",
+            f"Mean expected watch time of the first {COMPARED_ITEMS} items of compared answers.",
+            ["side"],
             registry=registry,
         )
 
@@ -124,8 +124,9 @@ class ShadowMetrics:
         self._seconds.observe(seconds)
         self._overlap.observe(overlap(given.items, shadowed.items))
         expected = [mean_expected_seconds(each.items) for each in (given, shadowed)]
-        if expected[0] is not None and expected[1] is not None:
-            self._difference.observe(expected[1] - expected[0])
+        for side, mean in zip(("given", "shadow"), expected, strict=True):
+            if mean is not None and None not in expected:
+                self._expected.labels(side).observe(mean)
         self.count("compared")
 
 

@@ -384,3 +384,13 @@ def test_redis_record_worked_out_from_an_older_user_is_worked_out_anew(open_stor
     monkeypatch.setattr(one, "_read", read_and_be_overtaken)
     assert record(one, "u", event("a", "1", 10, 5)).num_new == 1
     assert one.get("u").events.item_id.tolist() == [b"a", b"b"]
+
+
+def test_lmdb_keeps_no_more_changes_than_it_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.lmdb_store.MAX_CHANGES", 3)
+    store = LmdbStore(tmp_path)
+    for number in range(5):
+        record(store, "u", event("a", str(number), 10))
+    assert store.changes_after(1) is None
+    assert store.changes_after(2).position == 5
+    store.close()

@@ -143,9 +143,11 @@ def test_only_files_of_the_time_are_read(answers):
     assert set(read_shown(answers, 11 * HOUR, 20 * HOUR)["request_id"].to_pylist()) == {"r2"}
     assert set(read_shown(answers, 0, 10 * HOUR)["request_id"].to_pylist()) == {"r1"}
     assert len(read_shown(answers, 0, 9 * HOUR)) == 0
+    write(answers, answer("w", "r3", 1 * HOUR, "x"), answer("w", "r4", 30 * HOUR, "x"))
+    assert len(read_shown(answers, 20 * HOUR, 21 * HOUR)) == 2
     (answers / "notes.txt").write_text("no answers")
     (answers / ".x.partial").write_text("half")
-    assert len(answer_files(answers)) == 2
+    assert len(answer_files(answers)) == 3
 
 
 def test_broken_file_is_named(answers):

@@ -37,7 +37,7 @@ class FakeRecommender:
         self.counts = Counter()
         self.failure = None
         self.wait = lambda: None
-        self.items_left_out = 0
+        self.items_left_out, self.expected_seconds = 0, 12.5
 
     def recommend(self, requests, *, time_remaining=None):
         self.requests += requests
@@ -62,7 +62,8 @@ class FakeRecommender:
         # Drawn on one surface, greedy on the others.
         propensity = 0.25 if request.context.get("surface") == "drawn" else None
         items = tuple(
-            RankedItem(item_id, 12.5, "candidate_net", why, propensity) for item_id in ids
+            RankedItem(item_id, self.expected_seconds, "candidate_net", why, propensity)
+            for item_id in ids
         )
         dropped = {"watched": len(gone)}
         return Recommendation(

@@ -239,6 +239,8 @@ def test_deleted_user_leaves_files_and_queue_and_later_answers_stay(make_log, tm
     log.forget_user("u")
     log.add(answered("u", "after", moment=clock.now + 1))
     log.flush()
+    log.add(answered("u", "was under way", moment=clock.now))
+    log.flush()
     found = {(row["user_id"], row["request_id"]) for row in written(tmp_path / "answers")}
     assert found == {("v", "r"), ("u", "after")}
 

@@ -216,13 +216,15 @@ def outcomes(server):
 def test_shadow_answers_nobody_and_is_compared(admin, stub, server, recommenders):
     start_shadow(admin)
     shadow = recommenders["b"]
-    shadow.items_left_out = 5
+    shadow.items_left_out, shadow.expected_seconds = 5, 20.0
     for number in range(4):
         assert bundle_of(stub, "u", request_id=f"r{number}") == "bundle-a"
         wait_until(lambda number=number: outcomes(server)[0] == number + 1)
     value = server.metrics.registry.get_sample_value
     assert value("recsys_shadow_overlap_ratio_sum") == pytest.approx(4 * 0.5)
-    assert value("recsys_shadow_expected_difference_seconds_count") == 4
+    for side, seconds in (("given", 12.5), ("shadow", 20.0)):
+        assert value("recsys_shadow_expected_watch_seconds_sum", {"side": side}) == 4 * seconds
+        assert value("recsys_shadow_expected_watch_seconds_count", {"side": side}) == 4
     assert value("recsys_shadow_duration_seconds_count") == 4
     assert shadow.requests[-1].request_id == "r3"
 
