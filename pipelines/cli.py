@@ -1,9 +1,8 @@
 """The `recsys` command: arguments in, one call, a readable line or one JSON object out."""
 
 import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,8 +10,11 @@ from pipelines import run as run_pipeline
 from pipelines import update as update_pipeline
 from pipelines.cli_compare import compare
 from pipelines.cli_doctor import diagnose
+from pipelines.cli_output import announce, print_result
 from pipelines.cli_security import key_app, sign, token_app
-from pipelines.config import load_server_settings, load_settings
+from pipelines.cli_serve import serve
+from pipelines.cli_state import state_app
+from pipelines.config import load_settings
 from pipelines.environment import errors_in_a_line, set_up
 from recsys.errors import ConfigError
 from recsys.settings import DataSettings
@@ -23,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Look at a log before it is used.", no_args_is_help=True)
-state_app = typer.Typer(help="Users' states and the server's store.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(state_app, name="state")
 app.add_typer(key_app, name="key")
@@ -31,15 +32,13 @@ app.add_typer(token_app, name="token")
 app.command()(sign)
 app.command()(compare)
 app.command("doctor")(diagnose)
+app.command()(serve)
 
 Config = Annotated[Path, typer.Option("--config", help="TOML file, see pipelines/configs.")]
 Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, may be repeated.")]
 Out = Annotated[Path, typer.Option("--out", help="Directory of the run.")]
 Force = Annotated[bool, typer.Option("--force", help="Do finished steps again.")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
-ServerConfig = Annotated[
-    Path | None, typer.Option("--config", help="TOML file of the server, see docs/operations.md.")
-]
 StateDirectory = Annotated[
     Path | None, typer.Option("--state", help="Users' states; default: state/ beside the bundle.")
 ]
@@ -64,7 +63,7 @@ def run(
     """Run every step: prepare, train, index, rank, bundle, state, evaluate."""
     settings = load_settings(config, overrides)
     directory = out or Path("runs") / settings.name
-    run_pipeline.main(settings, directory, forced=force, announce=_announce)
+    run_pipeline.main(settings, directory, forced=force, announce=announce)
     _print_evaluation(directory, as_json)
 
 
@@ -77,7 +76,7 @@ def update(
     as_json: AsJson = False,
 ) -> None:
     """Learn the days since an older run, without training from the start; make a bundle."""
-    update_pipeline.main(older, out, overrides, forced=force, announce=_announce)
+    update_pipeline.main(older, out, overrides, forced=force, announce=announce)
     _print_evaluation(out, as_json)
 
 
@@ -91,7 +90,7 @@ def _step_command(step: str, name: str, help_text: str) -> None:
     ) -> None:
         settings = load_settings(config, overrides)
         directory = out or Path("runs") / settings.name
-        run_pipeline.run_one(step, settings, directory, forced=force, announce=_announce)
+        run_pipeline.run_one(step, settings, directory, forced=force, announce=announce)
         if step == "evaluation":
             _print_evaluation(directory, as_json)
         elif as_json:
@@ -133,9 +132,9 @@ def tune(
             "recsys tune needs Optuna, which is not installed; `pip install recsys[tune]`"
         ) from None
     wanted = overrides if trials is None else [*overrides, f"tune.trials={trials}"]
-    found = tuning.main(load_settings(config, wanted), out, _announce)
-    _announce(f"use it: recsys run --config {found['config']}; report: {found['report']}")
-    _print(found, as_json)
+    found = tuning.main(load_settings(config, wanted), out, announce)
+    announce(f"use it: recsys run --config {found['config']}; report: {found['report']}")
+    print_result(found, as_json)
 
 
 @app.command()
@@ -151,7 +150,7 @@ def init(
         print(text, end="")
     else:
         out.write_text(text, encoding="utf-8")
-        _announce(f"wrote {out}; look it through, then: recsys run --config {out}")
+        announce(f"wrote {out}; look it through, then: recsys run --config {out}")
 
 
 @data_app.command()
@@ -163,7 +162,7 @@ def validate(
     from pipelines.look import validate_log
 
     summary = validate_log(_data_settings(path))
-    _print(summary, as_json)
+    print_result(summary, as_json)
     if summary["rejected"] or summary["bad_files"]:
         raise SystemExit(1)
 
@@ -177,7 +176,7 @@ def describe(
     from recsys.data.describe import describe as describe_log
     from recsys.data.sources import open_log
 
-    _print(describe_log(open_log(_data_settings(path), seed=0)), as_json)
+    print_result(describe_log(open_log(_data_settings(path), seed=0)), as_json)
 
 
 @app.command()
@@ -201,10 +200,12 @@ def recommend(
     if user is not None:
         found = ask.find_state(states, user)
         answer = ask.ask_user(recommender, found, num_items=num_items, explained=explain_items)
-        _print(answer, as_json)
+        print_result(answer, as_json)
     elif out is not None:
         number = ask.answer_users(recommender, states, users, out, num_items)
-        _print({"users": number, "file": str(out), "bundle_id": recommender.bundle_id}, as_json)
+        print_result(
+            {"users": number, "file": str(out), "bundle_id": recommender.bundle_id}, as_json
+        )
     else:
         raise ConfigError("recommend expects --user U, or --out FILE (with --users FILE)")
 
@@ -221,7 +222,7 @@ def similar(
 
     found = ask.open_recommender(bundle).similar_items(item, num_items)
     items = [{"item_id": item_id, "cosine": cosine} for item_id, cosine in found]
-    _print({"item_id": item, "similar": items}, as_json)
+    print_result({"item_id": item, "similar": items}, as_json)
 
 
 @app.command()
@@ -239,84 +240,7 @@ def explain(
     recommender = ask.open_recommender(bundle)
     found = ask.find_state(state or bundle.parent / "state", user)
     request = ask.new_request(recommender, found, num_items=num_items)
-    _print({"user_id": user, **recommender.explain_item(request, item)}, as_json)
-
-
-@app.command()
-def serve(
-    bundle: BundleDirectory,
-    store: Annotated[
-        Path | None,
-        typer.Option("--store", help="Users' state; default: store/ beside the bundle."),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 50051,
-    threads: Annotated[int, typer.Option(min=1, help="Calls worked on at once.")] = 8,
-    metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Prometheus endpoint on loopback.")
-    ] = None,
-    config: ServerConfig = None,
-    overrides: Overrides = [],  # noqa: B006  # as above
-    admin: Annotated[bool, typer.Option("--admin", help="Also offer AdminService.")] = False,
-    reuse_port: Annotated[
-        bool, typer.Option("--reuse-port", help="Share the port with further servers.")
-    ] = False,
-    open_to_network: Annotated[
-        bool,
-        typer.Option("--open-to-network", help="Where a proxy encrypts, and knows who calls."),
-    ] = False,
-) -> None:
-    """Answer over gRPC until SIGTERM."""
-    from serving.server import ServerOptions
-    from serving.server import serve as serve_bundle
-
-    settings = load_server_settings(config, overrides)
-    if open_to_network:
-        settings = settings.model_copy(update={"open_to_network": True})
-    options = ServerOptions(
-        host=host,
-        port=port,
-        threads=threads,
-        reuse_port=reuse_port,
-        admin=admin,
-        metrics_port=metrics_port,
-        settings=settings,
-    )
-    serve_bundle(bundle, store or bundle.parent / "store", options)
-
-
-@state_app.command("import")
-def state_import(
-    state: Annotated[Path, typer.Option("--state", help="Directory written by `recsys run`.")],
-    store: Annotated[Path, typer.Option("--store", help="The server's store; made if absent.")],
-    as_json: AsJson = False,
-) -> None:
-    """Load users' states into a server's store; events recorded since are kept."""
-    from recsys.progress import track
-    from recsys.state_files import read_manifest_of_states, read_states
-    from serving.lmdb_store import LmdbStore
-
-    manifest = read_manifest_of_states(state)
-    opened = LmdbStore(store)
-    try:
-        states = track(read_states(state), "import states", manifest["num_users"])
-        number = opened.import_states(states, manifest["data_until"])
-    finally:
-        opened.close()
-    _print({"users": number, "store": str(store)}, as_json)
-
-
-@state_app.command("export")
-def state_export(
-    config: Config,
-    overrides: Overrides = [],  # noqa: B006  # as above
-    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/NAME.")] = None,
-    force: Force = False,
-) -> None:
-    """Write users' states as of the bundle's data_until."""
-    settings = load_settings(config, overrides)
-    directory = out or Path("runs") / settings.name
-    run_pipeline.run_one("state", settings, directory, forced=force, announce=_announce)
+    print_result({"user_id": user, **recommender.explain_item(request, item)}, as_json)
 
 
 def _data_settings(path: Path) -> DataSettings:
@@ -327,21 +251,8 @@ def _data_settings(path: Path) -> DataSettings:
 
 def _print_evaluation(directory: Path, as_json: bool) -> None:
     evaluation = json.loads((directory / "evaluation" / "metrics.json").read_text())
-    _announce(f"report: {directory / 'report.html'}")
-    _print(evaluation, as_json)
-
-
-def _print(value: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(value))
-        return
-    from rich.pretty import pprint
-
-    pprint(value, expand_all=True)
-
-
-def _announce(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    announce(f"report: {directory / 'report.html'}")
+    print_result(evaluation, as_json)
 
 
 if __name__ == "__main__":

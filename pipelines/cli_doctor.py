@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipelines.config import load_server_settings
+from pipelines.config import load_store_place
 from pipelines.doctor import findings as doctor
 from pipelines.doctor.bundle import check_bundle
 from pipelines.doctor.findings import Finding
 from pipelines.doctor.installation import check_installation
 from pipelines.doctor.server import check_server
 from pipelines.doctor.settings import check_settings
-from pipelines.doctor.store import check_store
+from pipelines.doctor.store import check_shared_store, check_store
 from recsys.errors import BundleError, ConfigError
 from recsys.signing import read_public_key
 from recsys.verification import read_manifest
@@ -26,7 +26,9 @@ from serving.tls import channel_credentials
 
 def diagnose(
     bundle: Annotated[Path | None, typer.Option("--bundle", help="Also this bundle.")] = None,
-    store: Annotated[Path | None, typer.Option("--store", help="Also this store.")] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", help="Also this store: a directory, or redis://...")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="Also these settings of a server.")
     ] = None,
@@ -53,7 +55,7 @@ def diagnose(
 ) -> None:
     """Say what is wrong here and how to mend it; exit status 1 if something is."""
     now = time.time_ns() // 1000
-    settings = load_server_settings(config)
+    settings, place = load_store_place(config, [], store)
     credentials = None
     if tls or authority or certificate:
         credentials = channel_credentials(
@@ -64,8 +66,10 @@ def diagnose(
         found += check_settings(settings, _date(now))
     if bundle is not None:
         found += _bundle_findings(bundle, settings.trusted_keys, now, max_age_days)
-    if store is not None:
-        found += check_store(store)
+    if isinstance(place, Path):
+        found += check_store(place)
+    elif place is not None:
+        found += check_shared_store(place)
     if server is not None:
         token, bundle_id = _read_token(token_file), _bundle_id(bundle)
         found += check_server(server, tls=credentials, token=token, expected_bundle_id=bundle_id)

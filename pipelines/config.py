@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from recsys.errors import ConfigError
 from recsys.settings import ComparisonSettings, RecsysSettings
-from serving.settings import ServerSettings
+from serving.settings import ServerSettings, StoreSettings
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -41,6 +41,27 @@ def load_server_settings(path: Path | None, overrides: Sequence[str] = ()) -> Se
     """
     content = _read_toml(path) if path else {}
     return _validated(ServerSettings, content, overrides, str(path or "--set"))
+
+
+def load_store_place(
+    path: Path | None, overrides: Sequence[str], store: str | None
+) -> tuple[ServerSettings, Path | StoreSettings | None]:
+    """Read how a server runs, and where its users' state lies.
+
+    Args:
+        path, overrides: As `load_server_settings` takes them.
+        store: A directory or a URL, before what the settings say; None leaves it to them.
+
+    Returns:
+        The settings, and a directory, a shared server, or None where nothing says it.
+
+    Raises:
+        ConfigError: As `load_settings`.
+    """
+    is_url = store is not None and "://" in store
+    wanted = [*overrides, f"store.url={store}"] if is_url else overrides
+    settings = load_server_settings(path, wanted)
+    return settings, Path(store) if store and not is_url else settings.store
 
 
 def load_comparison_settings(path: Path | None, overrides: Sequence[str]) -> ComparisonSettings:

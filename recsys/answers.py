@@ -52,6 +52,7 @@ def to_recommendation(
         dropped=candidates.dropped,
         stage_seconds=dict(trace.seconds),
         source_counts=_source_counts(candidates, order.chosen),
+        num_candidates=len(candidates.rows),
     )
 
 

@@ -41,16 +41,25 @@ class CandidateStage:
         self._bundle, self._eligibility, self._retrieval = bundle, eligibility, retrieval
         settings = bundle.settings.serving
         self._num_candidates, self._quotas = settings.num_candidates, settings.sources.quotas()
-        self._recent = None
-        if bundle.recent_watches is not None:
-            half_life_hours = settings.sources.half_life_hours
-            self._recent = RecentWatches(bundle.recent_watches, bundle.data_until, half_life_hours)
+        self._recent = self.new_recent_watches()
         self._sources = open_sources(bundle, eligibility, self._recent)
 
     def count_watches(self, rows: np.ndarray, moments: np.ndarray, *, sign: int) -> None:
         """Take watches, by catalogue row and moment, for the sources that follow them."""
         if self._recent is not None:
             self._recent.add(rows, moments, sign=sign)
+
+    def new_recent_watches(self) -> RecentWatches | None:
+        """Return the bundle's own weights of recent watches; None where no source follows them."""
+        weights, settings = self._bundle.recent_watches, self._bundle.settings.serving.sources
+        if weights is None:
+            return None
+        return RecentWatches(weights, self._bundle.data_until, settings.half_life_hours)
+
+    def take_over(self, recent: RecentWatches | None) -> None:
+        """Follow from now on what `new_recent_watches` gave, with what was counted since."""
+        if self._recent is not None and recent is not None:
+            self._recent.take_over(recent)
 
     def find(self, batch: Batch) -> list[Candidates]:
         """Return the candidates of each request, in the order of the net's scores."""

@@ -49,3 +49,8 @@ class LiveCounters:
         with self._lock:
             np.add.at(self._items, rows, deltas)
             np.add.at(self._channels, channels[owned], deltas[owned])
+
+    def take_over(self, other: "LiveCounters") -> None:
+        """Count from now on as another of the same catalogue, which is not to be used again."""
+        with self._lock:
+            self._items, self._channels = other._items, other._channels

@@ -65,6 +65,11 @@ class RecentWatches:
             np.add.at(self._weights, rows, sign * np.exp2(exponent))
             self._pool = self._best_of(np.union1d(self._pool, rows))
 
+    def take_over(self, other: "RecentWatches") -> None:
+        """Weigh from now on as another of the same catalogue, which is not to be used again."""
+        with self._lock:
+            self._landmark, self._weights, self._pool = other._landmark, other._weights, other._pool
+
     def _move_landmark(self, farthest: float) -> float:
         """Move it before weights overflow; return by how many half-lives."""
         if farthest <= MAX_EXPONENT:

@@ -8,7 +8,7 @@ popular items. A batch of requests gets the answers that each would get alone.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -42,6 +42,16 @@ RESERVED_SECONDS, RESERVED_SHARE = 0.02, 0.2
 """Of the time that is left, at most, for an answer without the stages that hang."""
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """What E events add, W of them watches: int32 [E], int64 [E, 5], int32 [W], int64 [W]."""
+
+    rows: np.ndarray
+    deltas: np.ndarray
+    watched: np.ndarray
+    moments: np.ndarray
+
+
 @dataclass
 class _Progress:
     """How far the ranking of a batch is."""
@@ -61,8 +71,7 @@ class Recommender:
         self._eligibility = Eligibility(bundle.catalogue)
         self._retrieval = Retrieval(bundle, self._eligibility)
         self._candidate_stage = CandidateStage(bundle, self._eligibility, self._retrieval)
-        items = bundle.item_features
-        self._counters = LiveCounters(bundle.item_counters, items.channel, items.num_channels)
+        self._counters = self._new_counters()
         self._scoring = Scoring(bundle, self._counters) if bundle.ranker else None
         self._ordering = Ordering(bundle)
         self._order_stage = OrderStage(self._ordering, Arrangement(bundle, self._eligibility))
@@ -175,6 +184,31 @@ class Recommender:
             events: Of any users. Those before `data_until` are ignored: the bundle counted them.
             sign: 1 or -1.
         """
+        counted = self._counted(events)
+        self._counters.add(counted.rows, sign * counted.deltas)
+        self._candidate_stage.count_watches(counted.watched, counted.moments, sign=sign)
+
+    def recount_events(self, batches: Iterable[UserEvents]) -> None:
+        """Replace what `count_events` added by the counts of these events, all at once."""
+        counters, recent = self._new_counters(), self._candidate_stage.new_recent_watches()
+        for events in batches:
+            counted = self._counted(events)
+            counters.add(counted.rows, counted.deltas)
+            if recent is not None:
+                recent.add(counted.watched, counted.moments)
+        self._counters.take_over(counters)
+        self._candidate_stage.take_over(recent)
+
+    def is_watch(self, events: UserEvents) -> np.ndarray:
+        """Say which events are positive watches by the rule of the bundle: bool [E]."""
+        return self._timelines(UserState("", events)).is_watch
+
+    def _new_counters(self) -> LiveCounters:
+        items = self._bundle.item_features
+        return LiveCounters(self._bundle.item_counters, items.channel, items.num_channels)
+
+    def _counted(self, events: UserEvents) -> "_Counted":
+        """Say what events since `data_until` add."""
         fresh = events.take(events.moment >= self.data_until)
         timelines = self._timelines(UserState("", fresh))
         known = timelines.watch_ms >= 0
@@ -188,15 +222,13 @@ class Recommender:
             ],
             axis=1,
         )
-        self._counters.add(timelines.item, sign * deltas.astype(np.int64))
         watched = timelines.is_watch
-        self._candidate_stage.count_watches(
-            timelines.item[watched], timelines.outcome_moment[watched], sign=sign
+        return _Counted(
+            timelines.item,
+            deltas.astype(np.int64),
+            timelines.item[watched],
+            timelines.outcome_moment[watched],
         )
-
-    def is_watch(self, events: UserEvents) -> np.ndarray:
-        """Say which events are positive watches by the rule of the bundle: bool [E]."""
-        return self._timelines(UserState("", events)).is_watch
 
     def _timelines(self, state: UserState) -> Timelines:
         return timelines_of_states(

@@ -149,6 +149,7 @@ class Recommendation:
             `filtered`, `unavailable`, `current`, `not_allowed`).
         stage_seconds: Stage -> wall-clock seconds.
         source_counts: Source -> what it brought; every source that was asked.
+        num_candidates: From which the items were chosen.
     """
 
     items: tuple[RankedItem, ...]
@@ -157,3 +158,4 @@ class Recommendation:
     dropped: dict[str, int] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     source_counts: dict[str, SourceCounts] = field(default_factory=dict)
+    num_candidates: int = 0

@@ -28,11 +28,11 @@ def check_optional_id(value: str, field: str) -> str:
     return check_id(value, field) if value else value
 
 
-def check_request_id(value: str) -> str:
+def check_request_id(value: str, field: str = "request_id") -> str:
     """Return a request id (or none) of printable ASCII."""
     if len(value) > MAX_REQUEST_ID_LENGTH or not (value.isascii() and value.isprintable()):
         raise RequestError(
-            "request_id",
+            field,
             f"expected at most {MAX_REQUEST_ID_LENGTH} printable ASCII characters (a UUID4), "
             f"got {len(value)} characters",
         )
@@ -57,6 +57,13 @@ def check_size(value: int, field: str, default: int, maximum: int) -> int:
     if value < 0:
         raise RequestError(field, f"expected 0 or more, got {value}")
     return min(value or default, maximum)
+
+
+def check_share(value: float, field: str) -> float:
+    """Return a share of a whole, of which something is left."""
+    if not 0 < value < 1:
+        raise RequestError(field, f"expected a share above 0 and below 1, got {value}")
+    return value
 
 
 def check_known_fields(message: Any, field: str) -> None:

@@ -18,10 +18,11 @@ from grpc_status import rpc_status
 from serving.access import Access
 from serving.checks import MAX_REQUEST_ID_LENGTH
 from serving.metrics import Metrics
-from serving.status import DeadlineError, MalformedError, reason_of, status_of
+from serving.status import DeadlineError, MalformedError, OverloadError, reason_of, status_of
 from serving.tracing import CallSpan, Tracing, trace_headers, trace_id_of
 
 PACKAGE = "/recsys.v1."
+ADMIN = "recsys.v1.AdminService/"
 REFLECTION = "/grpc.reflection."
 USER_HASH_BYTES = 8
 
@@ -47,6 +48,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         log_key: Secret under which user ids are hashed in the log; None leaves them out.
         access: Says who may call.
         tracing: Gets a span of every call; None for no spans.
+        refused_wait_seconds: Says how long the call of this thread would have waited, None if it
+            is to be answered (`serving.call_pool`).
     """
 
     def __init__(
@@ -56,9 +59,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         log_key: bytes | None,
         access: Access,
         tracing: Tracing | None = None,
+        refused_wait_seconds: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._metrics, self._logger, self._log_key = metrics, logger, log_key
         self._access, self._tracing = access, tracing
+        self._refused_wait_seconds = refused_wait_seconds
 
     def intercept_service(
         self,
@@ -84,9 +89,14 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _answer(
         self, handler: Any, path: str, packed: bytes, context: grpc.ServicerContext
     ) -> Message:
+        wait_seconds = self._refused_wait_seconds()
+        # The operator mends an overload, and is let through.
+        if wait_seconds is not None and not path.startswith(ADMIN):
+            return self._refuse(path, wait_seconds, context)
         call = self._begin(path, context)
         status = None
         try:
+            _check_deadline(context)
             caller = self._access.identify(context)
             structlog.contextvars.bind_contextvars(client=caller.name)
             self._access.admit(caller, call.method)
@@ -96,13 +106,20 @@ class CallInterceptor(grpc.ServerInterceptor):
                 _field(message, "request_id")[:MAX_REQUEST_ID_LENGTH] or call.request_id
             )
             self._bind_user(_field(message, "user_id"))
-            _check_deadline(context)
             return handler.unary_unary(message, context)
         except Exception as error:  # the outermost: whatever it is, the caller gets a status
             status = status_of(error, call.request_id)
             self._note_error(call, error, status)
         finally:
             self._finish(call, code_name(status.code) if status else "OK")
+        return context.abort_with_status(rpc_status.to_status(status))
+
+    def _refuse(self, path: str, wait_seconds: float, context: grpc.ServicerContext) -> Message:
+        """Refuse a call for want of time: counted, but without a line or a span, to cost little."""
+        method = path.rpartition("/")[2]
+        error = OverloadError(wait_seconds)
+        status = status_of(error, str(uuid4()))
+        self._metrics.count_refused(method, code_name(status.code), reason_of(error))
         return context.abort_with_status(rpc_status.to_status(status))
 
     def _begin(self, path: str, context: grpc.ServicerContext) -> _Call:

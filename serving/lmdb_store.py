@@ -1,49 +1,51 @@
 """The store of users' state on one machine: an LMDB file, durable before it acknowledges.
 
-Five tables: `users` (user id -> msgpack of columns), `log` (moment, event key -> one event),
-`keys` (event key -> moment in the log), `blocked` (item id), `about` (format, version of the
-blocks). An event key is a hash of the user followed by a hash of the event id, so that a user's
-keys lie side by side and repeats are found however old they are.
+Six tables: `users` (user id -> one user), `log` (moment, event key -> one event), `keys` (event
+key -> moment in the log), `changes` (position -> one change of the log), `blocked` (item id),
+`about` (format, version of the blocks). What the bytes of each are says `serving.packing`.
 """
 
 import contextlib
-import hashlib
+import secrets
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import lmdb
-import msgpack
-import numpy as np
 
 from recsys.errors import StateError
-from recsys.state import EVENT_DTYPES, UserEvents, UserState
-from serving.merging import IsWatch, StoredSearch, concatenate_events, merge_events
-from serving.store import (
+from recsys.state import UserEvents, UserState
+from serving import packing
+from serving.event_log import (
     LOG_BATCH,
+    MAX_CHANGES,
+    NO_REQUESTS,
+    Changes,
+    LogBatch,
+    Logged,
+    LogSnapshot,
     Recorded,
     Recording,
-    StoredUser,
-    extend_user,
-    import_user,
-    with_searches,
+    split_events,
 )
+from serving.merging import IsWatch, StoredSearch, concatenate_events, merge_events
+from serving.store import StoredUser, extend_user, import_user
 
-FORMAT = b"1"
+FORMAT = b"2"
 MAP_BYTES = 64 << 30
 """Address space, not disk: the file grows as it is filled."""
 FILE_MODE = 0o600
 """Who watched what is nobody else's business on this machine."""
 IMPORT_BATCH = 1_000
-USER_HASH_BYTES, EVENT_HASH_BYTES = 16, 12
-MOMENT = struct.Struct(">Q")
-"""Big-endian, so that LMDB's order of keys is the order of moments."""
+WRITER_BYTES = 8
+NUMBER = struct.Struct(">Q")
+"""Big-endian, so that LMDB's order of keys is the order of moments, and of positions."""
 
 
 class LmdbStore:
-    """A `StateStore` in a directory, for one process at a time or several.
+    """A `StateStore` in a directory, for one process of this machine or several.
 
     Args:
         directory: Made if it does not exist.
@@ -56,12 +58,12 @@ class LmdbStore:
         with _state_errors(f"{directory}: cannot be opened"):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._environment = lmdb.open(
-                str(directory), map_size=MAP_BYTES, max_dbs=5, mode=FILE_MODE
+                str(directory), map_size=MAP_BYTES, max_dbs=6, mode=FILE_MODE
             )
-            names = (b"users", b"log", b"keys", b"blocked", b"about")
+            names = (b"users", b"log", b"keys", b"changes", b"blocked", b"about")
             tables = [self._environment.open_db(name) for name in names]
-        self._users, self._log, self._keys, self._blocked, self._about = tables
-        self._directory = directory
+        self._users, self._log, self._keys, self._changes, self._blocked, self._about = tables
+        self._directory, self._writer = directory, secrets.token_bytes(WRITER_BYTES)
         self._blocked_cache: tuple[bytes, frozenset[str]] = (b"", frozenset())
         try:
             self._check_format()
@@ -83,13 +85,17 @@ class LmdbStore:
         searches: Sequence[StoredSearch],
         *,
         is_watch: IsWatch,
+        request_ids: Mapping[bytes, str] = NO_REQUESTS,
     ) -> Recorded:
         """Add events and searches, all or none, durable on return."""
         with self._transaction(write=True) as transaction:
             user = self._read_user(transaction, user_id)
-            recording = Recording(user.state.events)
+            recording = Recording(user_id, user.state.events, request_ids)
             self._write_log(transaction, user_id, merge_events(events), recording)
             self._write_user(transaction, extend_user(user, events, searches, is_watch))
+            if recording.pairs:
+                change = packing.pack_change(self._writer, recording.pairs)
+                self._write_change(transaction, change)
         return recording.finish()
 
     def import_states(self, states: Iterable[UserState], data_until: int) -> int:
@@ -109,22 +115,28 @@ class LmdbStore:
         with self._transaction(write=True) as transaction:
             if not transaction.delete(user_id.encode(), db=self._users):
                 return None
-            prefix = _hash(user_id.encode(), USER_HASH_BYTES)
-            events = []
-            for key, moment in _items_from(transaction, self._keys, prefix):
-                if not key.startswith(prefix):
-                    break
-                events.append(_unpack_event(transaction.pop(moment + key, db=self._log)))
-            for event in events:
-                transaction.delete(_event_key(user_id, event), db=self._keys)
-            return concatenate_events(events)
+            forgotten = self._pop_log(transaction, packing.user_hash(user_id))
+            if forgotten:
+                self._write_change(transaction, packing.pack_forgotten(self._writer, forgotten))
+            return concatenate_events(logged.event for logged in forgotten)
 
-    def events_since(self, moment: int) -> Iterator[UserEvents]:
-        """Yield all users' logged events from a moment on."""
+    @contextlib.contextmanager
+    def read_log(self, moment: int) -> Iterator[LogSnapshot]:
+        """Open all users' logged events from a moment on, as they are now."""
         with self._transaction() as transaction:
-            rows = (row for _, row in _items_from(transaction, self._log, _key_of(moment)))
-            while batch := [_unpack_event(row) for row in islice(rows, LOG_BATCH)]:
-                yield concatenate_events(batch)
+            yield LogSnapshot(self._position(transaction), self._batches(transaction, moment))
+
+    def changes_after(self, position: int) -> Changes | None:
+        """Return what other processes did to the log after a position."""
+        with self._transaction() as transaction:
+            found = list(_items_from(transaction, self._changes, NUMBER.pack(position + 1)))
+            newest = self._position(transaction)
+        if newest != position + len(found):
+            return None
+        changes = [packing.unpack_change(packed) for _, packed in found]
+        others = [change for change in changes if change.writer != self._writer]
+        replaced, added = packing.events_of(others)
+        return Changes(newest, replaced, added)
 
     def forget_events_before(self, moment: int) -> int:
         """Drop logged events."""
@@ -137,7 +149,7 @@ class LmdbStore:
                 old.append(key)
             for key in old:
                 transaction.delete(key, db=self._log)
-                transaction.delete(key[MOMENT.size :], db=self._keys)
+                transaction.delete(key[NUMBER.size :], db=self._keys)
             return len(old)
 
     def blocked_items(self) -> frozenset[str]:
@@ -198,33 +210,62 @@ class LmdbStore:
         return transaction.stat(self._blocked)["entries"]
 
     def _read_user(self, transaction: Any, user_id: str) -> StoredUser:
-        packed = transaction.get(user_id.encode(), db=self._users)
-        return StoredUser(UserState(user_id)) if packed is None else _unpack_user(user_id, packed)
+        return packing.unpack_user(user_id, transaction.get(user_id.encode(), db=self._users))
 
     def _write_user(self, transaction: Any, user: StoredUser) -> None:
-        transaction.put(user.state.user_id.encode(), _pack_user(user), db=self._users)
+        packed = packing.pack_user(user)
+        transaction.put(user.state.user_id.encode(), packed, db=self._users)
 
     def _write_log(
         self, transaction: Any, user_id: str, events: UserEvents, recording: Recording
     ) -> None:
-        for position in range(len(events)):
-            event = events.take(slice(position, position + 1))
-            key = _event_key(user_id, event)
+        prefix = packing.user_hash(user_id)
+        for event in split_events(events):
+            key = prefix + packing.event_hash(event)
             logged = self._read_logged(transaction, key)
             merged = recording.merge(logged, event)
             if merged is None:
                 continue
             if logged is not None:
-                transaction.delete(_key_of(logged.moment[0]) + key, db=self._log)
-            moment = _key_of(merged.moment[0])
-            transaction.put(moment + key, _pack_event(merged), db=self._log)
+                transaction.delete(_key_of(logged.moment) + key, db=self._log)
+            moment = _key_of(merged.moment)
+            transaction.put(moment + key, packing.pack_logged(merged), db=self._log)
             transaction.put(key, moment, db=self._keys)
 
-    def _read_logged(self, transaction: Any, key: bytes) -> UserEvents | None:
+    def _read_logged(self, transaction: Any, key: bytes) -> Logged | None:
         moment = transaction.get(key, db=self._keys)
-        return (
-            None if moment is None else _unpack_event(transaction.get(moment + key, db=self._log))
-        )
+        if moment is None:
+            return None
+        return packing.unpack_logged(transaction.get(moment + key, db=self._log))
+
+    def _pop_log(self, transaction: Any, prefix: bytes) -> list[Logged]:
+        """Remove the events of a user, whose keys have a prefix, from the log; return them."""
+        keys = []
+        for key, moment in _items_from(transaction, self._keys, prefix):
+            if not key.startswith(prefix):
+                break
+            keys.append((key, moment))
+        for key, _ in keys:
+            transaction.delete(key, db=self._keys)
+        return [
+            packing.unpack_logged(transaction.pop(moment + key, db=self._log))
+            for key, moment in keys
+        ]
+
+    def _batches(self, transaction: Any, moment: int) -> Iterator[LogBatch]:
+        rows = (row for _, row in _items_from(transaction, self._log, _key_of(moment)))
+        while batch := list(islice(rows, LOG_BATCH)):
+            yield packing.unpack_batch(batch)
+
+    def _position(self, transaction: Any) -> int:
+        cursor = transaction.cursor(self._changes)
+        return NUMBER.unpack(cursor.key())[0] if cursor.last() else 0
+
+    def _write_change(self, transaction: Any, packed: bytes) -> None:
+        position = self._position(transaction) + 1
+        transaction.put(NUMBER.pack(position), packed, db=self._changes)
+        if position > MAX_CHANGES:
+            transaction.delete(NUMBER.pack(position - MAX_CHANGES), db=self._changes)
 
 
 @contextlib.contextmanager
@@ -242,39 +283,4 @@ def _items_from(transaction: Any, table: Any, start: bytes) -> Iterator[tuple[by
 
 
 def _key_of(moment: int) -> bytes:
-    return MOMENT.pack(max(int(moment), 0))
-
-
-def _hash(value: bytes, size: int) -> bytes:
-    return hashlib.blake2b(value, digest_size=size).digest()
-
-
-def _event_key(user_id: str, event: UserEvents) -> bytes:
-    event_hash = _hash(event.event_id[0], EVENT_HASH_BYTES)
-    return _hash(user_id.encode(), USER_HASH_BYTES) + event_hash
-
-
-def _pack_event(event: UserEvents) -> bytes:
-    return msgpack.packb([values[0].item() for values in event.arrays().values()])
-
-
-def _unpack_event(packed: bytes) -> UserEvents:
-    row = zip(EVENT_DTYPES.items(), msgpack.unpackb(packed), strict=True)
-    return UserEvents(**{name: np.array([value], dtype) for (name, dtype), value in row})
-
-
-def _pack_user(user: StoredUser) -> bytes:
-    state = user.state
-    columns = [[values.dtype.str, values.tobytes()] for values in state.events.arrays().values()]
-    searches = [list(search) for search in user.searches]
-    return msgpack.packb([columns, searches, state.attributes, sorted(state.seen)])
-
-
-def _unpack_user(user_id: str, packed: bytes) -> StoredUser:
-    columns, searches, attributes, seen = msgpack.unpackb(packed)
-    arrays = {
-        name: np.frombuffer(data, dtype)
-        for name, (dtype, data) in zip(EVENT_DTYPES, columns, strict=True)
-    }
-    state = UserState(user_id, UserEvents(**arrays), (), attributes, frozenset(seen))
-    return with_searches(state, tuple(StoredSearch(*search) for search in searches))
+    return NUMBER.pack(max(moment, 0))

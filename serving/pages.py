@@ -97,6 +97,7 @@ class Rankings:
             degraded_stages=ranking.degraded_stages,
             items=ranking.items[offset : offset + size],
             source_counts=ranking.source_counts,
+            request_id=request_id,
         )
         if offset + size < len(ranking.items):
             page.next_page_token = self._make_token(request_id, digest, offset + size)

@@ -1,29 +1,33 @@
-"""Which bundle answers: loading, warming, swapping and going back, without a gap.
+"""Which bundle answers whom: loading, warming, swapping, going back and trying, without a gap.
 
-A request takes `current()` once, so its whole answer comes from one bundle. Recorded events reach
-the counters of the active bundle at once; a bundle that is loaded later reads them from the log
-of the store, from its own `data_until` on, and so counts nothing twice.
+A request takes `of_user` once, so its whole answer comes from one bundle. Recorded events reach
+the counters of all loaded bundles (`serving.counting`).
 """
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from recsys.artefacts import MANIFEST
 from recsys.bundle import Bundle
-from recsys.errors import BundleError
+from recsys.errors import BundleError, StateError
+from recsys.experiment.assignment import Split
 from recsys.recommender import Recommender
 from recsys.requests import Request
 from recsys.state import UserEvents, UserState
 from recsys.state_files import state_from_json
 from recsys.verification import read_manifest
+from serving.counting import Counting
+from serving.event_log import NO_REQUESTS, Recorded
 from serving.merging import StoredSearch
 from serving.metrics import Metrics
 from serving.status import NotFoundError, NotReadyError, PreconditionError
-from serving.store import Recorded, StateStore
+from serving.store import StateStore
+from serving.trials import Trial
 
 Load = Callable[[Path], Recommender]
 EVENT_LOG_SECONDS = 30 * 86_400
@@ -51,7 +55,7 @@ def load_recommender(
 
 
 class Bundles:
-    """The active bundle, the one before it, and the directories they come from.
+    """The active bundle, the one before it, those on trial, and where they come from.
 
     Args:
         store: Where recorded events are.
@@ -70,9 +74,11 @@ class Bundles:
         self._store, self._metrics, self._clock, self._load = store, metrics, clock, load
         self._active: Recommender | None = None
         self._previous: Recommender | None = None
+        self._canary: Trial | None = None
+        self._shadow: Trial | None = None
         self._shelf: Path | None = None
         self._swapping = threading.Lock()
-        self._recording = threading.Lock()
+        self.counting = Counting(store)
 
     def current(self) -> Recommender:
         """Return the recommender of the active bundle.
@@ -84,13 +90,38 @@ class Bundles:
             raise NotReadyError("no bundle is loaded yet; try again in a moment")
         return self._active
 
+    def of_user(self, user_id: str) -> Recommender:
+        """Return the recommender that answers a user: the canary's, or the active one's.
+
+        Raises:
+            NotReadyError: None is loaded yet.
+        """
+        canary = self._canary
+        return canary.recommender if canary and canary.takes(user_id) else self.current()
+
+    @property
+    def shadow(self) -> Trial | None:
+        """The bundle that only computes, if there is one."""
+        return self._shadow
+
+    def roles(self) -> dict[str, tuple[str, float]]:
+        """Return what the loaded bundles are for, and their share of users or requests."""
+        found = {each.bundle_id: ("previous", 0.0) for each in [self._previous] if each}
+        for kind, trial in (("shadow", self._shadow), ("canary", self._canary)):
+            if trial is not None:
+                found[trial.recommender.bundle_id] = (kind, trial.share)
+        if self._active is not None:
+            share = self._canary.share if self._canary else 0.0
+            found[self._active.bundle_id] = ("active", 1 - share)
+        return found
+
     def activate_directory(self, directory: Path) -> Recommender:
         """Load and warm a bundle, then answer from it; on an error the old one goes on."""
         with self._swapping:
             started = time.perf_counter()
-            fresh = self._load(directory)
-            self._warm(fresh, directory)
-            self._swap(fresh, counted=False)
+            fresh = self._load_warm(directory)
+            self._forget_old_events(fresh)
+            self._swap(fresh)
             self._shelf = directory.resolve().parent
             seconds = time.perf_counter() - started
             self._metrics.show_bundle(fresh.bundle_id, fresh.data_until, seconds)
@@ -98,19 +129,63 @@ class Bundles:
 
     def activate(self, bundle_id: str) -> Recommender:
         """Activate a bundle of those in `listing`."""
-        directories = {found: directory for found, _, directory in self._directories()}
-        if bundle_id not in directories:
-            raise NotFoundError(
-                f"bundle_id: {bundle_id!r} is not on this server; ListBundles says which are"
-            )
-        return self.activate_directory(directories[bundle_id])
+        return self.activate_directory(self._directory_of(bundle_id))
+
+    def start_canary(self, directory: Path, split: Split) -> Recommender:
+        """Let a bundle answer a share of the users; on an error all goes on as it was."""
+        with self._swapping:
+            trial = self._new_trial(directory, split, self._canary)
+            self._canary = trial
+            self._keep_loaded()
+            return trial.recommender
+
+    def start_shadow(self, directory: Path, split: Split) -> Recommender:
+        """Let a bundle compute a share of the answers again; on an error all goes on as it was."""
+        with self._swapping:
+            trial = self._new_trial(directory, split, self._shadow)
+            self._shadow = trial
+            self._keep_loaded()
+            return trial.recommender
+
+    def start_canary_of(self, bundle_id: str, split: Split) -> Recommender:
+        """Start a canary of a bundle of those in `listing`."""
+        return self.start_canary(self._directory_of(bundle_id), split)
+
+    def start_shadow_of(self, bundle_id: str, split: Split) -> Recommender:
+        """Start a shadow of a bundle of those in `listing`."""
+        return self.start_shadow(self._directory_of(bundle_id), split)
+
+    def stop_canary(self) -> Recommender:
+        """Let the active bundle answer all users again; return it."""
+        with self._swapping:
+            self._running_canary()
+            self._canary = None
+            self._keep_loaded()
+            return self.current()
+
+    def stop_shadow(self) -> Recommender:
+        """Let nothing be computed twice; return the active bundle."""
+        with self._swapping:
+            if self._shadow is None:
+                raise PreconditionError("no shadow runs; StartShadow starts one")
+            self._shadow = None
+            self._keep_loaded()
+            return self.current()
+
+    def promote_canary(self) -> Recommender:
+        """Let the canary answer all users, as the active bundle; RollbackBundle goes back."""
+        with self._swapping:
+            fresh = self._running_canary().recommender
+            self._swap(fresh)
+            self._metrics.show_bundle(fresh.bundle_id, fresh.data_until, 0.0)
+            return fresh
 
     def roll_back(self) -> Recommender:
         """Answer from the bundle before the last swap again; it is still loaded and warm."""
         with self._swapping:
             if self._previous is None:
                 raise PreconditionError("no bundle answered before this one; activate one instead")
-            self._swap(self._previous, counted=True)
+            self._swap(self._previous)
             back = self.current()
             self._metrics.show_bundle(back.bundle_id, back.data_until, 0.0)
             return back
@@ -120,16 +195,16 @@ class Bundles:
         return sorted({found: until for found, until, _ in self._directories()}.items())
 
     def record(
-        self, user_id: str, events: UserEvents, searches: Sequence[StoredSearch]
+        self,
+        user_id: str,
+        events: UserEvents,
+        searches: Sequence[StoredSearch],
+        request_ids: Mapping[bytes, str] = NO_REQUESTS,
     ) -> Recorded:
-        """Store events, and count them for both loaded bundles."""
-        with self._recording:
-            recorded = self._store.record(
-                user_id, events, searches, is_watch=self.current().is_watch
-            )
-            for recommender in self._loaded():
-                recommender.count_events(recorded.replaced, sign=-1)
-                recommender.count_events(recorded.added)
+        """Store events, and count them for all loaded bundles."""
+        recorded = self.counting.record(
+            user_id, events, searches, request_ids, judge=self.current()
+        )
         self._metrics.count_events(recorded.num_new, recorded.num_changed)
         return recorded
 
@@ -139,25 +214,62 @@ class Bundles:
         Raises:
             NotFoundError: Nothing was known of them.
         """
-        with self._recording:
-            forgotten = self._store.delete(user_id)
-            if forgotten is None:
-                raise NotFoundError("user_id: nothing is stored of this user")
-            for recommender in self._loaded():
-                recommender.count_events(forgotten, sign=-1)
+        if not self.counting.delete(user_id):
+            raise NotFoundError("user_id: nothing is stored of this user")
 
-    def _loaded(self) -> list[Recommender]:
-        return [each for each in (self._active, self._previous) if each is not None]
+    def _swap(self, fresh: Recommender) -> None:
+        self.counting.add(fresh)
+        self._previous, self._active = self._active, fresh
+        # What is active is on trial no longer.
+        if self._canary and self._canary.recommender.bundle_id == fresh.bundle_id:
+            self._canary = None
+        if self._shadow and self._shadow.recommender.bundle_id == fresh.bundle_id:
+            self._shadow = None
+        self._keep_loaded()
 
-    def _swap(self, fresh: Recommender, *, counted: bool) -> None:
-        # No event may fall between reading the log and the swap: recording waits meanwhile.
-        with self._recording:
-            if not counted:
-                oldest = fresh.data_until - EVENT_LOG_SECONDS * 1_000_000
-                self._store.forget_events_before(oldest)
-                for events in self._store.events_since(fresh.data_until):
-                    fresh.count_events(events)
-            self._previous, self._active = self._active, fresh
+    def _new_trial(self, directory: Path, split: Split, running: Trial | None) -> Trial:
+        """Load a bundle for a trial; one that runs already only gets the new share."""
+        bundle_id = read_manifest(directory)["bundle_id"]
+        if bundle_id == self.current().bundle_id:
+            raise PreconditionError(f"bundle_id: {bundle_id!r} is the active one; try another")
+        if running is not None and running.recommender.bundle_id == bundle_id:
+            return Trial(running.recommender, split)
+        fresh = self._load_warm(directory)
+        self.counting.add(fresh)
+        self._metrics.bundles.show(bundle_id)
+        return Trial(fresh, split)
+
+    def _running_canary(self) -> Trial:
+        if self._canary is None:
+            raise PreconditionError("no canary runs; StartCanary starts one")
+        return self._canary
+
+    def _keep_loaded(self) -> None:
+        """Count for the bundles that are in use, and show the trials."""
+        trials = {"canary": self._canary, "shadow": self._shadow}
+        running = {kind: trial for kind, trial in trials.items() if trial is not None}
+        used = [self._active, self._previous, *(each.recommender for each in running.values())]
+        self.counting.keep_only(each for each in used if each is not None)
+        self._metrics.bundles.show_trials(
+            {(kind, trial.recommender.bundle_id): trial.share for kind, trial in running.items()}
+        )
+
+    def _load_warm(self, directory: Path) -> Recommender:
+        fresh = self._load(directory)
+        self._warm(fresh, directory)
+        return fresh
+
+    def _directory_of(self, bundle_id: str) -> Path:
+        directories = {found: directory for found, _, directory in self._directories()}
+        if bundle_id not in directories:
+            raise NotFoundError(
+                f"bundle_id: {bundle_id!r} is not on this server; ListBundles says which are"
+            )
+        return directories[bundle_id]
+
+    def _forget_old_events(self, fresh: Recommender) -> None:
+        with suppress(StateError):  # the next bundle does it
+            self._store.forget_events_before(fresh.data_until - EVENT_LOG_SECONDS * 1_000_000)
 
     def _warm(self, recommender: Recommender, directory: Path) -> None:
         try:

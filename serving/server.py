@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,28 +22,37 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from recsys.errors import ConfigError
+from recsys.errors import BundleError, ConfigError, StateError
 from serving.admin_servicer import AdminServicer
+from serving.answer_log import AnswerLog
+from serving.answering import Answering
+from serving.background import Repeated
+from serving.call_pool import CallPool
 from serving.interceptors import CallInterceptor
-from serving.lmdb_store import LmdbStore
 from serving.metrics import Metrics
+from serving.open_store import open_store
 from serving.pages import Rankings
 from serving.protection import check_exposure, log_key_of, new_access, new_load, read_credentials
 from serving.reload import Bundles, Load
 from serving.servicer import RecommenderServicer
-from serving.settings import ServerSettings
-from serving.store import MemoryStore, StateStore
+from serving.settings import ServerSettings, StoreSettings
+from serving.shadow import Shadow
+from serving.status import PreconditionError
+from serving.store import StateStore
 from serving.tracing import Tracing, new_tracing
+from serving.trials import user_split
 from serving.v1 import admin_pb2, admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
 
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_WAITING_CALLS = 512
-"""Calls accepted at once; further ones are RESOURCE_EXHAUSTED at once instead of late."""
+"""Calls held at once, the last resort: before it `CallPool` refuses those that would be late."""
 HANDSHAKE_TIMEOUT_MS = 10_000
 """A connection that says nothing is closed after this; gRPC would wait two minutes."""
+LEAST_THREADS, MOST_THREADS = 2, 8
 RECOMMENDER_SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["RecommenderService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
-LOG_KEY_FILE = "log.key"
+FOLLOW_SECONDS = 1.0
+"""How often counters catch up with what other servers recorded in the same store."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ class ServerOptions:
         host: Address to listen on. One that others reach is refused unless calls are encrypted
             and callers known, or `settings.open_to_network` says that it is all right.
         port: 0 takes a free one.
-        threads: Calls worked on at once.
+        threads: Calls worked on at once; None takes as many as there are cores, 2 to 8. More only
+            get in each other's way, and in the way of refusing a call quickly.
         reuse_port: Share the port with other servers (SO_REUSEPORT).
         admin: Also register `AdminService`.
         metrics_port: Port of the Prometheus endpoint on loopback; None for none.
@@ -64,7 +74,7 @@ class ServerOptions:
 
     host: str = "127.0.0.1"
     port: int = 50051
-    threads: int = 8
+    threads: int | None = None
     reuse_port: bool = False
     admin: bool = False
     metrics_port: int | None = None
@@ -75,6 +85,11 @@ class ServerOptions:
 def system_clock() -> int:
     """Return the time in microseconds since the epoch."""
     return time.time_ns() // 1000
+
+
+def usual_threads(num_cores: int) -> int:
+    """Return how many calls are worked on at once where nobody says it."""
+    return min(max(num_cores, LEAST_THREADS), MOST_THREADS)
 
 
 class RecsysServer:
@@ -112,20 +127,29 @@ class RecsysServer:
         access = new_access(settings, clock, logger)
         self.metrics = Metrics()
         self.bundles = Bundles(store, self.metrics, clock, load or new_load(settings))
-        self._store, self._options = store, options
+        self._store, self._options, self._clock = store, options, clock
+        self._logger = logger
         if tracing is None and settings.tracing:
             tracing = new_tracing(settings.tracing, logger)
         self._tracing = tracing
-        self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="call")
+        self._answer_log = (
+            AnswerLog(settings.answer_log, self.metrics, logger, clock)
+            if settings.answer_log
+            else None
+        )
+        threads = options.threads or usual_threads(os.cpu_count() or 1)
+        pool = self._pool = CallPool(threads, settings.limits.max_wait_ms / 1000)
+        self._shadow = Shadow(self.bundles, self.metrics.shadow, lambda: pool.num_waiting > 0)
         interceptor = CallInterceptor(
             self.metrics,
             logger,
             log_key_of(settings, log_key or secrets.token_bytes(32)),
             access,
             tracing,
+            lambda: pool.refused_wait_seconds,
         )
         self._server = grpc.server(
-            self._pool,
+            self._pool,  # type: ignore[arg-type]  # any Executor does: it only submits and shuts down
             interceptors=[interceptor],
             options=_channel_options(options),
             maximum_concurrent_rpcs=MAX_WAITING_CALLS,
@@ -135,11 +159,16 @@ class RecsysServer:
         self._register(store, clock)
         self.port = _listen(self._server, options, credentials)
         self._metrics_endpoint: Any = None
+        self._follower = Repeated(self._follow, FOLLOW_SECONDS, "follow")
 
     def start(self) -> None:
         """Listen; not ready until a bundle is activated."""
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server.start()
+        self._follower.start()
+        self._shadow.start()
+        if self._answer_log is not None:
+            self._answer_log.start()
         if self._options.metrics_port is not None:
             self._metrics_endpoint = start_http_server(
                 self._options.metrics_port, "127.0.0.1", self.metrics.registry
@@ -152,6 +181,7 @@ class RecsysServer:
             BundleError: The bundle is refused.
         """
         self.bundles.activate_directory(bundle_directory)
+        self._start_trials()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> float:
@@ -161,6 +191,10 @@ class RecsysServer:
         self._server.stop(self._options.grace_seconds).wait()
         # A handler past the grace may still use the store: it must end before the store closes.
         self._pool.shutdown(wait=True)
+        self._follower.stop()
+        self._shadow.stop()
+        if self._answer_log is not None:
+            self._answer_log.stop()
         if self._metrics_endpoint is not None:
             endpoint, thread = self._metrics_endpoint
             endpoint.shutdown()
@@ -172,14 +206,41 @@ class RecsysServer:
         return time.perf_counter() - started
 
     def _register(self, store: StateStore, clock: Callable[[], int]) -> None:
-        servicer = RecommenderServicer(self.bundles, store, Rankings(clock), self.metrics, clock)
+        answering = Answering(
+            self.bundles,
+            store,
+            self.metrics,
+            clock,
+            answer_log=self._answer_log,
+            shadow=self._shadow,
+        )
+        servicer = RecommenderServicer(self.bundles, store, Rankings(clock), answering, clock)
         recommender_pb2_grpc.add_RecommenderServiceServicer_to_server(servicer, self._server)
         if self._options.admin:
-            admin = AdminServicer(self.bundles, store)
+            admin = AdminServicer(self.bundles, store, self._answer_log)
             admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+
+    def _start_trials(self) -> None:
+        settings = self._options.settings
+        for trial, start in (
+            (settings.canary, self.bundles.start_canary),
+            (settings.shadow, self.bundles.start_shadow),
+        ):
+            if trial is None:
+                continue
+            try:
+                start(trial.bundle, user_split(trial.salt, trial.share))
+            except (BundleError, PreconditionError) as error:  # the active bundle answers all
+                self._logger.error("trial", error=str(error), bundle=str(trial.bundle))
+
+    def _follow(self) -> None:
+        # A store that is down is told by the answers; nothing that it missed is lost.
+        with suppress(StateError):
+            self.bundles.counting.follow()
+            self.metrics.show_followed(self._clock())
 
     def _set_health(self, status: Any) -> None:
         for name in (health.OVERALL_HEALTH, *self._services):
@@ -188,7 +249,7 @@ class RecsysServer:
 
 def serve(
     bundle_directory: Path,
-    state_directory: Path | None,
+    state_place: Path | StoreSettings | None,
     options: ServerOptions,
     *,
     load: Load | None = None,
@@ -197,7 +258,7 @@ def serve(
 
     Args:
         bundle_directory: The bundle; those beside it can be activated instead.
-        state_directory: The store, made if it does not exist. None keeps state in memory only.
+        state_place: Where users' state lies, as `open_store` takes it.
         options: How to listen.
         load: As `RecsysServer` takes it.
 
@@ -210,9 +271,9 @@ def serve(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    store: StateStore = LmdbStore(state_directory) if state_directory else MemoryStore()
-    log_key = read_log_key(state_directory) if state_directory else None
-    server = RecsysServer(store, options, load=load, log_key=log_key)
+    logger = new_logger(sys.stderr)
+    store, log_key = open_store(state_place, logger)
+    server = RecsysServer(store, options, load=load, logger=logger, log_key=log_key)
     server.start()
     try:
         server.make_ready(bundle_directory)
@@ -238,16 +299,6 @@ def new_logger(stream: TextIO) -> Any:
         ],
         wrapper_class=structlog.BoundLogger,
     )
-
-
-def read_log_key(state_directory: Path) -> bytes:
-    """Return the key under which this store's users are hashed in logs, made on first use."""
-    path = state_directory / LOG_KEY_FILE
-    if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(32))
-    return path.read_bytes()
 
 
 def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:

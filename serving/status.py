@@ -48,6 +48,21 @@ class RateLimitError(RecsysError):
         self.retry_seconds = retry_seconds
 
 
+class OverloadError(RecsysError):
+    """A call would have waited too long.
+
+    Args:
+        wait_seconds: How long.
+    """
+
+    def __init__(self, wait_seconds: float) -> None:
+        super().__init__(
+            f"too many calls wait: this one would wait {wait_seconds:.3f} s; call again then, "
+            f"elsewhere, or allow more time"
+        )
+        self.retry_seconds = wait_seconds
+
+
 class DeadlineError(RecsysError):
     """The caller had stopped waiting before the work began."""
 
@@ -83,6 +98,7 @@ STATUSES: Mapping[type[RecsysError], tuple[grpc.StatusCode, str]] = {
     TokenExpiredError: (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED"),
     PermissionDeniedError: (grpc.StatusCode.PERMISSION_DENIED, "METHOD_NOT_ALLOWED"),
     RateLimitError: (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS"),
+    OverloadError: (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     NotFoundError: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     DeadlineError: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PAST"),
     NotReadyError: (grpc.StatusCode.UNAVAILABLE, "NOT_READY"),
@@ -141,7 +157,7 @@ def _details(
     if code is grpc.StatusCode.UNAVAILABLE:
         delay.FromSeconds(RETRY_SECONDS)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    elif isinstance(error, RateLimitError):
+    elif isinstance(error, (RateLimitError, OverloadError)):
         delay.FromMicroseconds(ceil(error.retry_seconds * 1e6))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     return details

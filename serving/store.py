@@ -2,17 +2,29 @@
 
 A store holds each user's newest events and searches, what they watched before (`seen`), their
 attributes, the log of recorded events (from which item counters are made good after a new
-bundle), and the blocked items. All ids are external.
+bundle), the last changes of that log, numbered (by which the servers that share a store follow each
+other), and the blocked items. All ids are external.
 """
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-
+from recsys.errors import StateError
 from recsys.state import UserEvents, UserState
+from serving.event_log import (
+    LOG_BATCH,
+    NO_REQUESTS,
+    Changes,
+    Logged,
+    LogSnapshot,
+    Recorded,
+    Recording,
+    split_events,
+    to_batch,
+)
 from serving.merging import (
     IsWatch,
     StoredSearch,
@@ -24,25 +36,10 @@ from serving.merging import (
 
 MAX_EVENTS = 1000
 """Newest events kept of a user."""
-LOG_BATCH = 10_000
-"""Logged events that `events_since` gives at once."""
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What `record` did.
-
-    Args:
-        num_new: Events not known before.
-        num_changed: Known events that now hold more.
-        replaced: What the log held of the changed events.
-        added: What the log holds of new and changed events now.
-    """
-
-    num_new: int
-    num_changed: int
-    replaced: UserEvents
-    added: UserEvents
+class UnsureStateError(StateError):
+    """A store broke off: what it was asked to do may be done or not, and is safe to repeat."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,7 @@ class StateStore(Protocol):
         searches: Sequence[StoredSearch],
         *,
         is_watch: IsWatch,
+        request_ids: Mapping[bytes, str] = NO_REQUESTS,
     ) -> Recorded:
         """Add events and searches, all or none, durable on return; repeats change nothing.
 
@@ -79,6 +77,8 @@ class StateStore(Protocol):
             events: Each with an event id.
             searches: Each with an event id.
             is_watch: Tells which of the events that no longer fit stay seen.
+            request_ids: Event id -> the request whose answer showed the item; the first told
+                stays.
 
         Raises:
             StateError: The store cannot be written; nothing was added.
@@ -97,8 +97,17 @@ class StateStore(Protocol):
         """Forget a user; return their logged events, None if nothing was known of them."""
         ...
 
-    def events_since(self, moment: int) -> Iterator[UserEvents]:
-        """Yield all users' logged events from a moment on, in batches, by moment."""
+    def read_log(self, moment: int) -> AbstractContextManager[LogSnapshot]:
+        """Open all users' logged events from a moment on, to be read within the context.
+
+        Raises:
+            StateError: It cannot be read, or (while it is read) changed so much that it has to be
+                read anew.
+        """
+        ...
+
+    def changes_after(self, position: int) -> Changes | None:
+        """Return what others did to the log after a position; None if that is no longer known."""
         ...
 
     def forget_events_before(self, moment: int) -> int:
@@ -151,18 +160,12 @@ def with_searches(state: UserState, searches: tuple[StoredSearch, ...]) -> Store
     return StoredUser(replace(state, searches=shown), searches)
 
 
-def is_same_event(one: UserEvents, other: UserEvents) -> bool:
-    """Return whether two single events are equal in every column."""
-    pairs = zip(one.arrays().values(), other.arrays().values(), strict=True)
-    return all(np.array_equal(mine, yours) for mine, yours in pairs)
-
-
 class MemoryStore:
     """A `StateStore` that forgets all when the process ends."""
 
     def __init__(self) -> None:
         self._users: dict[str, StoredUser] = {}
-        self._log: dict[tuple[str, bytes], UserEvents] = {}
+        self._log: dict[tuple[str, bytes], Logged] = {}
         self._blocked: frozenset[str] = frozenset()
         self._lock = threading.Lock()
 
@@ -177,13 +180,19 @@ class MemoryStore:
         searches: Sequence[StoredSearch],
         *,
         is_watch: IsWatch,
+        request_ids: Mapping[bytes, str] = NO_REQUESTS,
     ) -> Recorded:
         """Add events and searches."""
         with self._lock:
             user = self._user(user_id)
-            recorded = self._record_log(user_id, merge_events(events), user.state.events)
+            recording = Recording(user_id, user.state.events, request_ids)
+            for event in split_events(merge_events(events)):
+                key = (user_id, event.event_id[0])
+                merged = recording.merge(self._log.get(key), event)
+                if merged is not None:
+                    self._log[key] = merged
             self._users[user_id] = extend_user(user, events, searches, is_watch)
-            return recorded
+            return recording.finish()
 
     def import_states(self, states: Iterable[UserState], data_until: int) -> int:
         """Take over states as of a moment."""
@@ -201,20 +210,30 @@ class MemoryStore:
             if self._users.pop(user_id, None) is None:
                 return None
             keys = [key for key in self._log if key[0] == user_id]
-            return concatenate_events([self._log.pop(key) for key in keys])
+            return concatenate_events([self._log.pop(key).event for key in keys])
 
-    def events_since(self, moment: int) -> Iterator[UserEvents]:
-        """Yield all users' logged events from a moment on."""
+    @contextmanager
+    def read_log(self, moment: int) -> Iterator[LogSnapshot]:
+        """Open all users' logged events from a moment on."""
         with self._lock:
-            rows = [row for row in self._log.values() if row.moment[0] >= moment]
-        rows.sort(key=lambda row: int(row.moment[0]))
-        for start in range(0, len(rows), LOG_BATCH):
-            yield concatenate_events(rows[start : start + LOG_BATCH])
+            rows = [row for row in self._log.values() if row.moment >= moment]
+        rows.sort(key=lambda row: row.moment)
+        yield LogSnapshot(
+            position=0,
+            batches=(
+                to_batch(rows[start : start + LOG_BATCH])
+                for start in range(0, len(rows), LOG_BATCH)
+            ),
+        )
+
+    def changes_after(self, position: int) -> Changes | None:
+        """Return that nobody else changed anything."""
+        return Changes(position, UserEvents.empty(), UserEvents.empty())
 
     def forget_events_before(self, moment: int) -> int:
         """Drop logged events."""
         with self._lock:
-            old = [key for key, row in self._log.items() if row.moment[0] < moment]
+            old = [key for key, row in self._log.items() if row.moment < moment]
             for key in old:
                 del self._log[key]
             return len(old)
@@ -240,56 +259,3 @@ class MemoryStore:
 
     def _user(self, user_id: str) -> StoredUser:
         return self._users.get(user_id) or StoredUser(UserState(user_id))
-
-    def _record_log(self, user_id: str, events: UserEvents, window: UserEvents) -> Recorded:
-        record = Recording(window)
-        for position in range(len(events)):
-            event = events.take(slice(position, position + 1))
-            key = (user_id, event.event_id[0])
-            merged = record.merge(self._log.get(key), event)
-            if merged is not None:
-                self._log[key] = merged
-        return record.finish()
-
-
-class Recording:
-    """Merges single events with what is known of them, and notes what changed.
-
-    Args:
-        window: The user's stored events; an imported one is known, though it was never logged.
-    """
-
-    def __init__(self, window: UserEvents) -> None:
-        self._window = window
-        ids = window.event_id.tolist()
-        self._positions = {event_id: position for position, event_id in enumerate(ids)}
-        self._num_changed = 0
-        self._replaced: list[UserEvents] = []
-        self._added: list[UserEvents] = []
-
-    def merge(self, logged: UserEvents | None, event: UserEvents) -> UserEvents | None:
-        """Return what the log is to hold of an event, None if that does not change."""
-        known = logged if logged is not None else self._stored(event.event_id[0])
-        merged = event
-        if known is not None:
-            merged = merge_events(known, event)
-            if is_same_event(known, merged):
-                return None
-            self._num_changed += 1
-        self._added.append(merged)
-        if logged is not None:
-            self._replaced.append(logged)
-        return merged
-
-    def finish(self) -> Recorded:
-        """Return what was done."""
-        return Recorded(
-            num_new=len(self._added) - self._num_changed,
-            num_changed=self._num_changed,
-            replaced=concatenate_events(self._replaced),
-            added=concatenate_events(self._added),
-        )
-
-    def _stored(self, event_id: bytes) -> UserEvents | None:
-        position = self._positions.get(event_id)
-        return None if position is None else self._window.take(slice(position, position + 1))

@@ -1,7 +1,7 @@
 """Between messages and the library's types, with every check of a request on the way in."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,16 @@ CONTEXT_TEXTS = ("surface", "device", "country", "language", "gender", "current_
 
 @dataclass(frozen=True)
 class History:
-    """Events of a message: items by moment, searches by moment."""
+    """Events of a message: items by moment, searches by moment.
+
+    Args:
+        events, searches: The events.
+        request_ids: Event id -> the request whose answer showed the item, where that is told.
+    """
 
     events: UserEvents
     searches: tuple[StoredSearch, ...]
+    request_ids: dict[bytes, str] = field(default_factory=dict)
 
 
 def to_request(
@@ -163,6 +169,7 @@ def to_history(
     """
     checks.check_count(messages, field, MAX_HISTORY, minimum=1)
     rows, searches = [], []
+    request_ids: dict[bytes, str] = {}
     for position, message in enumerate(messages):
         path = f"{field}[{position}]"
         checks.check_known_fields(message, path)
@@ -178,8 +185,11 @@ def to_history(
             searches.append(StoredSearch(query, moment, event_id))
         else:
             rows.append(_to_row(message, path, now, event_id, moment, has_time))
+            request_id = _request_id(message, path)
+            if request_id:
+                request_ids.setdefault(event_id.encode(), request_id)
     searches.sort(key=lambda search: search.moment)
-    return History(_to_events(rows), tuple(searches))
+    return History(_to_events(rows), tuple(searches), request_ids)
 
 
 def to_response(recommendation: Recommendation, bundle_id: str) -> Any:
@@ -216,11 +226,18 @@ def to_similar(items: Iterable[tuple[str, float]], bundle_id: str) -> Any:
     )
 
 
-def to_bundle(bundle_id: str, data_until: int, *, active: bool) -> Any:
-    """Return a Bundle message."""
+def to_bundle(bundle_id: str, data_until: int, roles: Mapping[str, tuple[str, float]]) -> Any:
+    """Return a Bundle message; `roles` of the loaded ones, each with its share."""
     until = Timestamp()
     until.FromMicroseconds(data_until)
-    return recommender_pb2.Bundle(bundle_id=bundle_id, data_until_time=until, active=active)
+    role, share = roles.get(bundle_id, ("", 0.0))
+    return recommender_pb2.Bundle(
+        bundle_id=bundle_id,
+        data_until_time=until,
+        active=role == "active",
+        role=role,
+        share=share,
+    )
 
 
 def _ids(item_ids: Sequence[str], field: str) -> frozenset[str]:
@@ -234,6 +251,12 @@ def _ids(item_ids: Sequence[str], field: str) -> frozenset[str]:
 def _event_id(message: Any, path: str, is_recorded: bool) -> str:
     check = checks.check_id if is_recorded else checks.check_optional_id
     return check(message.event_id, f"{path}.event_id")
+
+
+def _request_id(message: Any, path: str) -> str:
+    if message.WhichOneof("kind") != "impression":
+        return ""
+    return checks.check_request_id(message.impression.request_id, f"{path}.impression.request_id")
 
 
 def _to_row(message: Any, path: str, now: int, event_id: str, moment: int, has_time: bool) -> tuple:

@@ -2,10 +2,14 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.serving.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +19,16 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real logs at {path}: set RECSYS_DATA to their folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator["RedisServer"]:
+    """A real server of Redis for the tests of one process, which flush it; skips without one."""
+    from tests.serving.redis_server import new_server
+
+    server = new_server().start()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

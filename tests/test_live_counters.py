@@ -37,3 +37,15 @@ def test_given_counters_stay_as_they_were():
     counts = COUNTS.copy()
     LiveCounters(counts, CHANNEL, 2).add(np.array([0]), np.ones((1, 5), np.int64))
     np.testing.assert_array_equal(counts, COUNTS)
+
+
+def test_counters_taken_over_replace_what_was_added():
+    counters, fresh = (LiveCounters(COUNTS, CHANNEL, 2) for _ in range(2))
+    counters.add(np.array([0]), np.ones((1, 5), np.int64))
+    fresh.add(np.array([1]), np.ones((1, 5), np.int64))
+    counters.take_over(fresh)
+    counters.add(np.array([1]), np.ones((1, 5), np.int64))
+    np.testing.assert_array_equal(counters.of_items(np.array([0, 1])), COUNTS[:2] + [[0], [2]])
+    expected = LiveCounters(COUNTS + np.array([[0], [2], [0], [0]]), CHANNEL, 2)
+    rows = np.arange(4)
+    np.testing.assert_array_equal(counters.of_channels(rows), expected.of_channels(rows))

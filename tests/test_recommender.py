@@ -315,6 +315,11 @@ def test_counted_events_reach_the_features(recommender, bundle):
     assert (after - before).tolist() == [1, 1, 1, 1, 40_000]
     recommender.count_events(event, sign=-1)
     np.testing.assert_array_equal(recommender._counters.of_items(np.array([0]))[0], before)
+    recommender.recount_events([event, event])
+    again = recommender._counters.of_items(np.array([0]))[0]
+    np.testing.assert_array_equal(again - before, 2 * (after - before))
+    recommender.recount_events([])
+    np.testing.assert_array_equal(recommender._counters.of_items(np.array([0]))[0], before)
 
 
 def test_similar_items_are_the_nearest_by_cosine(recommender, bundle):

@@ -1,16 +1,17 @@
-"""A store of users' state: there, readable, writable, with room to grow."""
+"""A store of users' state: there, readable, writable, with room to grow, durable."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from pipelines.doctor.findings import Finding as AnyFinding
 from pipelines.doctor.settings import private_file
-from recsys.errors import StateError
+from recsys.errors import ConfigError, StateError
 from serving.lmdb_store import MAP_BYTES, LmdbStore
-from serving.server import LOG_KEY_FILE
+from serving.open_store import LOG_KEY_FILE, durability_warning
+from serving.settings import StoreSettings
 
 LEAST_FREE_BYTES = 1 << 30
 FULL_SHARE = 0.8
@@ -35,11 +36,46 @@ def check_store(directory: Path) -> Iterator[AnyFinding]:
     except StateError as error:
         yield Finding("files", "problem", str(error))
         return
-    shown = ", ".join(f"{number:,} {name}" for name, number in counts.items())
-    yield Finding("content", "good", shown)
+    yield _content(counts)
     yield _check_room(directory, data.stat().st_blocks * 512)
     yield from private_file("store", "rights", data)
     yield from private_file("store", "log key", directory / LOG_KEY_FILE)
+
+
+def check_shared_store(settings: StoreSettings) -> Iterator[AnyFinding]:
+    """Yield what is found of a store on a server; at most its format and log key are made."""
+    try:
+        # An extra: without it all else is to work.
+        from serving.redis_store import RedisStore
+
+        store = RedisStore(settings)
+        try:
+            counts, durability = store.counts(), store.durability()
+        finally:
+            store.close()
+    except (ConfigError, StateError) as error:
+        yield Finding("server", "problem", str(error))
+        return
+    yield _content(counts)
+    yield _check_durability(durability)
+    if settings.password_file is not None:
+        yield from private_file("store", "password", settings.password_file)
+
+
+def _content(counts: Mapping[str, int]) -> AnyFinding:
+    shown = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+    return Finding("content", "good", shown)
+
+
+def _check_durability(durability: str) -> AnyFinding:
+    warning = durability_warning(durability)
+    if warning:
+        remedy = "`appendonly yes` and `appendfsync always` in its configuration"
+        return Finding("durability", "warning", warning, remedy)
+    if durability == "unknown":
+        found = "its user may not ask with CONFIG GET what survives a crash"
+        return Finding("durability", "absent", found)
+    return Finding("durability", "good", "every event is on disk before it is acknowledged")
 
 
 def _check_room(directory: Path, size: int) -> AnyFinding:

@@ -24,7 +24,7 @@ class WatchRule(Settings):
 class DataSettings(Settings):
     """Where the log comes from, and how it is checked and laid out."""
 
-    source: Literal["synthetic", "kuairand", "movielens", "globo", "sequences", "table"]
+    source: Literal["synthetic", "kuairand", "movielens", "globo", "sequences", "served", "table"]
     path: str | None = None
     """Folder or file of the log; the synthetic source has none."""
     options: dict[str, str | int | float | bool | list[str] | dict[str, str]] = {}

@@ -26,7 +26,7 @@ def test_any_bytes_get_an_answer_or_a_refusal_with_details(channel):
 
 
 def test_every_method_is_fuzzed():
-    assert len(requests.METHODS) == 10
+    assert len(requests.METHODS) == 15
 
 
 def test_no_tampered_file_is_loaded(bundle, tmp_path):

@@ -1,10 +1,10 @@
-"""What every store of users' state must do; the memory one is the slow twin of the durable one."""
+"""What every store of users' state must do; the memory one is the slow twin of the durable ones."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.errors import StateError
@@ -12,16 +12,44 @@ from recsys.state import UserEvents, UserState
 from serving import store as store_module
 from serving.lmdb_store import LmdbStore
 from serving.merging import StoredSearch, concatenate_events, merge_events
+from serving.settings import StoreSettings
 from serving.store import MemoryStore
 
 DAY = 86_400_000_000
 
 
-@pytest.fixture(params=["memory", "lmdb"])
-def store(request, tmp_path):
-    made = MemoryStore() if request.param == "memory" else LmdbStore(tmp_path / "state")
-    yield made
-    made.close()
+@pytest.fixture
+def open_store(request, tmp_path):
+    """Open a store of a kind, the same one each time; those opened are closed after the test."""
+    opened = []
+
+    def open_kind(kind):
+        if kind == "redis":
+            from serving.redis_store import RedisStore
+
+            server = request.getfixturevalue("redis_server")
+            if not opened:
+                server.flush()
+            opened.append(RedisStore(StoreSettings(url=server.url, timeout_ms=1000)))
+        elif kind == "memory":
+            opened.append(MemoryStore())
+        elif not opened:  # a process opens a directory once
+            opened.append(LmdbStore(tmp_path / "state"))
+        return opened[-1]
+
+    yield open_kind
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture(params=["memory", "lmdb", "redis"])
+def store(request, open_store):
+    return open_store(request.param)
+
+
+def logged(store, moment=0):
+    with store.read_log(moment) as log:
+        return concatenate_events(batch.events for batch in log.batches)
 
 
 def event(item_id, event_id, moment, watch_ms=-1, *, outcome=None, clicked=-1, shown=True):
@@ -128,20 +156,35 @@ def test_searches_are_kept_once_by_event_id(store):
     assert store.get("u").searches == (("dogs", 5), ("cats", 10))
 
 
+def test_first_request_that_is_told_of_an_event_stays(store):
+    shown = event("a", "1", 10)
+    store.record("u", shown, (), is_watch=watched)
+    told = [
+        store.record("u", shown, (), is_watch=watched, request_ids={b"1": request_id})
+        for request_id in ("r1", "r2", "")
+    ]
+    assert [result.num_changed for result in told] == [1, 0, 0]
+    record(store, "u", event("a", "1", 10, 700))
+    with store.read_log(0) as log:
+        (batch,) = log.batches
+    assert (batch.user_ids, batch.request_ids) == (["u"], ["r1"])
+    assert batch.events.watch_ms.tolist() == [700]
+
+
 def test_log_gives_events_from_a_moment_on(store):
     record(store, "u", event("a", "1", 10), event("b", "2", 20))
     record(store, "v", event("c", "1", 15))
     record(store, "v", event("c", "1", 15, 700))
-    logged = concatenate_events(store.events_since(15))
-    assert logged.item_id.tolist() == [b"c", b"b"]
-    assert logged.watch_ms.tolist() == [700, -1]
-    assert list(store.events_since(21)) == []
+    found = logged(store, 15)
+    assert found.item_id.tolist() == [b"c", b"b"]
+    assert found.watch_ms.tolist() == [700, -1]
+    assert len(logged(store, 21)) == 0
 
 
 def test_forgotten_log_entries_are_gone_and_the_history_stays(store):
     record(store, "u", event("a", "1", 10), event("b", "2", 20))
     assert store.forget_events_before(20) == 1
-    assert concatenate_events(store.events_since(0)).item_id.tolist() == [b"b"]
+    assert logged(store).item_id.tolist() == [b"b"]
     assert len(store.get("u").events) == 2
 
 
@@ -152,7 +195,7 @@ def test_deleted_user_is_unknown_and_gives_back_logged_events(store):
     assert sorted(forgotten.item_id.tolist()) == [b"a", b"b"]
     assert store.delete("u") is None
     assert len(store.get("u").events) == 0
-    assert concatenate_events(store.events_since(0)).item_id.tolist() == [b"c"]
+    assert logged(store).item_id.tolist() == [b"c"]
     assert record(store, "u", event("a", "1", 10)).num_new == 1
 
 
@@ -230,20 +273,23 @@ def test_merging_ignores_order_and_repeats(parts, random):
     assert sorted(rows(one_by_one)) == sorted(rows(merge_events(*parts)))
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("uv"), single_events), max_size=12))
-def test_lmdb_answers_as_the_memory_store(tmp_path_factory, calls):
-    durable = LmdbStore(tmp_path_factory.mktemp("twin") / "state")
-    plain = MemoryStore()
+@pytest.mark.parametrize("kind", ["lmdb", "redis"])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(calls=st.lists(st.tuples(st.sampled_from("uv"), single_events), max_size=12))
+def test_durable_store_answers_as_the_memory_store(open_store, kind, calls):
+    durable, plain = open_store(kind), MemoryStore()
+    for user_id in "uv":
+        durable.delete(user_id)
     for user_id, part in calls:
         results = [record(store, user_id, part) for store in (durable, plain)]
         assert [result.num_new for result in results][0] == results[1].num_new
         assert rows(results[0].replaced) == rows(results[1].replaced)
     for user_id in "uv":
         assert rows(durable.get(user_id).events) == rows(plain.get(user_id).events)
-    logs = [rows(concatenate_events(each.events_since(0))) for each in (durable, plain)]
+    logs = [rows(logged(each)) for each in (durable, plain)]
     assert sorted(logs[0]) == sorted(logs[1])
-    durable.close()
 
 
 def test_lmdb_keeps_all_after_reopening(tmp_path):
@@ -275,8 +321,8 @@ def test_lmdb_refuses_a_directory_it_cannot_read(tmp_path):
 
 def test_lmdb_refuses_another_format(tmp_path, monkeypatch):
     LmdbStore(tmp_path).close()
-    monkeypatch.setattr("serving.lmdb_store.FORMAT", b"2")
-    with pytest.raises(StateError, match="format 1"):
+    monkeypatch.setattr("serving.lmdb_store.FORMAT", b"3")
+    with pytest.raises(StateError, match="format 2"):
         LmdbStore(tmp_path)
 
 
@@ -284,3 +330,67 @@ def test_only_its_owner_may_read_a_store(tmp_path):
     LmdbStore(tmp_path / "store").close()
     for path in (tmp_path / "store", *(tmp_path / "store").iterdir()):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_redis_keeps_all_after_the_server_was_killed(open_store, redis_server):
+    store = open_store("redis")
+    record(store, "u", event("a", "1", 10, 5), searches=[StoredSearch("q", 3, "s")])
+    store.block_items(["z"])
+    expected, position = store.get("u"), store.changes_after(0).position
+    redis_server.stop(kill=True)
+    redis_server.start()
+    assert rows(store.get("u").events) == rows(expected.events)
+    assert store.get("u").searches == (("q", 3),)
+    assert store.blocked_items() == {"z"}
+    assert record(store, "u", event("a", "1", 10, 5)).num_new == 0
+    assert store.changes_after(0).position == position
+
+
+def test_redis_refuses_another_format(open_store, monkeypatch):
+    open_store("redis").get("u")
+    monkeypatch.setattr("serving.redis_store.FORMAT", b"2")
+    with pytest.raises(StateError, match="format 1"):
+        open_store("redis").get("u")
+
+
+def test_redis_counts_what_it_holds(open_store):
+    store = open_store("redis")
+    record(store, "u", event("a", "1", 10), event("b", "2", 20))
+    store.import_states([UserState("v"), UserState("w")], DAY)
+    store.block_items(["z"])
+    store.delete("w")
+    assert store.counts() == {"users": 2, "events": 2, "blocked items": 1}
+    store.delete("u")
+    assert store.counts() == {"users": 1, "events": 0, "blocked items": 1}
+
+
+def test_redis_leaves_nothing_of_a_deleted_user(open_store, redis_server):
+    store = open_store("redis")
+    record(store, "u", event("a", "1", 10), searches=[StoredSearch("q", 3, "s")])
+    store.delete("u")
+    assert sorted(redis_server.client().keys("*")) == [b"recsys:about", b"recsys:changes"]
+
+
+def test_redis_record_worked_out_from_an_older_user_is_worked_out_anew(open_store, monkeypatch):
+    one, other = open_store("redis"), open_store("redis")
+    read = one._read
+
+    def read_and_be_overtaken(user_id, found):
+        answer = read(user_id, found)
+        monkeypatch.setattr(one, "_read", read)
+        record(other, "u", event("b", "2", 20, 5))
+        return answer
+
+    monkeypatch.setattr(one, "_read", read_and_be_overtaken)
+    assert record(one, "u", event("a", "1", 10, 5)).num_new == 1
+    assert one.get("u").events.item_id.tolist() == [b"a", b"b"]
+
+
+def test_lmdb_keeps_no_more_changes_than_it_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.lmdb_store.MAX_CHANGES", 3)
+    store = LmdbStore(tmp_path)
+    for number in range(5):
+        record(store, "u", event("a", str(number), 10))
+    assert store.changes_after(1) is None
+    assert store.changes_after(2).position == 5
+    store.close()

@@ -20,12 +20,13 @@ from pipelines.doctor.bundle import check_bundle
 from pipelines.doctor.findings import Finding, show, to_json
 from pipelines.doctor.server import check_server
 from pipelines.doctor.settings import check_settings
-from pipelines.doctor.store import check_store
+from pipelines.doctor.store import check_shared_store, check_store
 from recsys.signing import read_private_key, read_public_key, write_key_pair
 from recsys.verification import sign_bundle
 from serving.lmdb_store import LmdbStore
-from serving.server import RecsysServer, ServerOptions, new_logger, read_log_key
-from serving.settings import LimitSettings, ServerSettings, TlsSettings
+from serving.open_store import read_log_key
+from serving.server import RecsysServer, ServerOptions, new_logger
+from serving.settings import LimitSettings, ServerSettings, StoreSettings, TlsSettings
 from serving.store import MemoryStore
 from serving.tls import channel_credentials
 from serving.tokens import add_token
@@ -185,6 +186,18 @@ def test_taken_port_is_a_warning():
         finding = installation._check_port("127.0.0.1", port)
     assert finding.verdict == "warning"
     assert "--port" in finding.remedy
+
+
+def test_shared_store_is_counted_and_asked_what_survives(redis_server, free_port):
+    redis_server.flush()
+    settings = StoreSettings(url=redis_server.url, timeout_ms=1000)
+    assert bad(check_shared_store(settings)) == {}
+    with redis_server.client() as client:
+        client.config_set("appendfsync", "no")
+        assert "appendfsync always" in bad(check_shared_store(settings))["durability"]
+        client.config_set("appendfsync", "always")
+    gone = StoreSettings(url=f"redis://127.0.0.1:{free_port}")
+    assert "does not answer" in bad(check_shared_store(gone))["server"]
 
 
 def test_store_is_counted_and_left_alone(tmp_path):

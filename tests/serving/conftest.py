@@ -11,7 +11,7 @@ import structlog
 
 from recsys.errors import BundleError, RequestError
 from recsys.requests import Explanation, RankedItem, Recommendation, SourceCounts
-from recsys.settings import ServingSettings
+from recsys.settings import OrderSettings, ServingSettings
 from serving.server import RecsysServer, ServerOptions
 from serving.store import MemoryStore
 from serving.v1 import admin_pb2_grpc, recommender_pb2_grpc
@@ -25,7 +25,12 @@ class FakeRecommender:
     """Ranks i0, i1, ... less what was watched or excluded; counts what it is told to count."""
 
     def __init__(self, bundle_id):
-        serving = ServingSettings(max_page_size=10, default_page_size=4, rewatch_surfaces=("kids",))
+        serving = ServingSettings(
+            max_page_size=10,
+            default_page_size=4,
+            rewatch_surfaces=("kids",),
+            exploration=OrderSettings(policy="plackett_luce", temperature=5.0),
+        )
         self.bundle = SimpleNamespace(settings=SimpleNamespace(serving=serving), warmup_users=[])
         self.bundle_id = bundle_id
         self.data_until = NOW - 1_000_000
@@ -33,6 +38,7 @@ class FakeRecommender:
         self.counts = Counter()
         self.failure = None
         self.wait = lambda: None
+        self.items_left_out, self.expected_seconds = 0, 12.5
 
     def recommend(self, requests, *, time_remaining=None):
         self.requests += requests
@@ -49,7 +55,8 @@ class FakeRecommender:
         gone = set(request.excluded_item_ids) | set(request.user.seen)
         if request.seen_removed:
             gone |= {item.decode() for item in events.item_id[self.is_watch(events)].tolist()}
-        ids = [f"i{n}" for n in range(NUM_ITEMS) if f"i{n}" not in gone][: request.num_items]
+        candidates = [f"i{n}" for n in range(self.items_left_out, NUM_ITEMS) if f"i{n}" not in gone]
+        ids = candidates[: request.num_items]
         why = None
         if request.explained:
             why = Explanation(
@@ -63,13 +70,15 @@ class FakeRecommender:
         # Drawn on one surface, greedy on the others.
         propensity = 0.25 if request.context.get("surface") == "drawn" else None
         items = tuple(
-            RankedItem(item_id, 12.5, SOURCES[0], why, propensity, SOURCES) for item_id in ids
+            RankedItem(item_id, self.expected_seconds, SOURCES[0], why, propensity, SOURCES)
+            for item_id in ids
         )
         return Recommendation(
             items,
             dropped={"watched": len(gone)},
             stage_seconds={"rank": 0.001},
             source_counts={SOURCES[0]: SourceCounts(7, 5), SOURCES[1]: SourceCounts(2, 1)},
+            num_candidates=len(candidates),
         )
 
     def similar_items(self, item_id, num_items):
@@ -81,6 +90,11 @@ class FakeRecommender:
         fresh = events.take(events.moment >= self.data_until)
         for item_id, watch_ms in zip(fresh.item_id.tolist(), fresh.watch_ms.tolist(), strict=True):
             self.counts[item_id.decode()] += sign * max(watch_ms, 0)
+
+    def recount_events(self, batches):
+        self.counts.clear()
+        for events in batches:
+            self.count_events(events)
 
     def is_watch(self, events):
         return np.asarray(events.watch_ms > 0)
@@ -130,7 +144,7 @@ def start_server(clock, recommenders, log_events, tmp_path):
     def start(store=None, *, ready=True, tracing=None, **options):
         server = RecsysServer(
             store or MemoryStore(),
-            ServerOptions(port=0, **options),
+            ServerOptions(port=0, **({"threads": 8} | options)),
             clock=clock,
             load=load,
             logger=log_events,

@@ -21,7 +21,8 @@ from serving.access import Access
 from serving.client import RecommenderClient, watch
 from serving.interceptors import CallInterceptor
 from serving.metrics import Metrics
-from serving.server import ServerOptions, new_logger, read_log_key
+from serving.open_store import read_log_key
+from serving.server import ServerOptions, new_logger
 from serving.settings import LogSettings, ServerSettings
 from serving.status import STATUSES, status_of
 from serving.v1 import recommender_pb2 as pb

@@ -1,7 +1,7 @@
 """Readers of event logs: each turns its own format into the tables of the data contract."""
 
 from recsys.data.log import Log
-from recsys.data.sources import globo, kuairand, movielens, sequences, synthetic, table
+from recsys.data.sources import globo, kuairand, movielens, sequences, served, synthetic, table
 from recsys.settings import DataSettings
 
 READERS = {
@@ -9,6 +9,7 @@ READERS = {
     "kuairand": kuairand.read,
     "movielens": movielens.read,
     "sequences": sequences.read,
+    "served": served.read,
     "synthetic": synthetic.read,
     "table": table.read,
 }
