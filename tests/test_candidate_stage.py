@@ -209,6 +209,10 @@ def test_recent_popularity_follows_the_very_next_answer(bundle, states):
     assert row in found_rows(after, "recent_popularity")
     recommender.count_events(events, sign=-1)
     assert recommender.candidates([request])[0].rows.tolist() == before.rows.tolist()
+    recommender.recount_events([events])
+    assert recommender.candidates([request])[0].rows.tolist() == after.rows.tolist()
+    recommender.recount_events([])
+    assert recommender.candidates([request])[0].rows.tolist() == before.rows.tolist()
 
 
 def test_allowed_items_alone_are_scored_and_the_index_is_not_asked(bundle, states, monkeypatch):
