@@ -359,18 +359,20 @@ def _answer(
 ) -> Recommendation:
     order = order or Order(np.arange(len(candidates.rows))[: request.num_items])
     failures = trace.failures | ({"exploration": order.failure} if order.failure else {})
+    chosen = order.chosen
+    number = len(chosen)
+    # Lists of plain floats: an answer may have hundreds of items, an array gives each slowly.
+    seconds = [None] * number if scored is None else scored.seconds[chosen].tolist()
+    propensity = [None] * number if order.propensity is None else order.propensity.tolist()
+    explanations = (
+        [_explanation(candidates, scored, order, place) for place in range(number)]
+        if request.explained
+        else [None] * number
+    )
     items = (
-        RankedItem(
-            item_id=item_id,
-            expected_watch_seconds=None if scored is None else float(scored.seconds[position]),
-            source=candidates.source,
-            explanation=_explanation(candidates, scored, order, place)
-            if request.explained
-            else None,
-            propensity=None if order.propensity is None else float(order.propensity[place]),
-        )
-        for place, (item_id, position) in enumerate(
-            zip(item_ids(candidates.rows[order.chosen]), order.chosen, strict=True)
+        RankedItem(item_id, expected, candidates.source, explanation, probability)
+        for item_id, expected, explanation, probability in zip(
+            item_ids(candidates.rows[chosen]), seconds, explanations, propensity, strict=True
         )
     )
     return Recommendation(
