@@ -12,6 +12,7 @@ from pipelines import update as update_pipeline
 from pipelines.cli_compare import compare
 from pipelines.cli_doctor import diagnose
 from pipelines.cli_security import key_app, sign, token_app
+from pipelines.cli_simulate import simulate
 from pipelines.config import load_server_settings, load_settings
 from pipelines.environment import errors_in_a_line, set_up
 from recsys.errors import ConfigError
@@ -30,6 +31,7 @@ app.add_typer(key_app, name="key")
 app.add_typer(token_app, name="token")
 app.command()(sign)
 app.command()(compare)
+app.command()(simulate)
 app.command("doctor")(diagnose)
 
 Config = Annotated[Path, typer.Option("--config", help="TOML file, see pipelines/configs.")]

@@ -47,6 +47,24 @@ def greedy_order(scored: Scored, num_items: int, *, failure: str = "") -> Order:
     return Order(np.argsort(-scored.score, kind="stable")[:num_items], failure=failure)
 
 
+def greedy_propensities(scored: Scored, placed: np.ndarray) -> np.ndarray:
+    """Say which places of a page the greedy order agrees with, given those above: float64 [K].
+
+    Args:
+        scored: C candidates.
+        placed: int64 [K], positions among the candidates, -1 for an item that is none of them.
+    """
+    best_first = np.argsort(-scored.score, kind="stable")
+    is_left = np.ones(len(best_first), bool)
+    propensity = np.zeros(len(placed))
+    rank = np.argsort(best_first)
+    for place, position in enumerate(placed.tolist()):
+        if position >= 0:
+            propensity[place] = is_left[: rank[position]].sum() == 0
+            is_left[rank[position]] = False
+    return propensity
+
+
 class Ordering:
     """Draws orders by the policy of a bundle.
 
@@ -100,6 +118,34 @@ class Ordering:
         if self._settings.temperature is not None:
             return _plackett_luce(scored, self._settings.temperature, request.num_items, rng)
         return _thompson(self._predict(users, position, scored), request.num_items, rng)
+
+    def propensities(
+        self, users: UserViews, position: int, scored: Scored, placed: np.ndarray
+    ) -> np.ndarray:
+        """Return how probable a given page is, place by place: float64 [K].
+
+        Args:
+            users: Of the batch.
+            position: Of the request in the batch, one of those that are explored.
+            scored: Its candidates, with the inputs if they are needed.
+            placed: int64 [K], positions among the candidates, -1 for an item that is none of them:
+                its probability is 0, and those below see nothing of it.
+        """
+        propensity = np.zeros(len(placed))
+        is_known = placed >= 0
+        known = placed[is_known]
+        if len(known) == 0:
+            return propensity
+        if self._settings.temperature is not None:
+            others = np.setdiff1d(np.arange(len(scored.score)), known)
+            order = np.concatenate([known, others])
+            found = plackett_luce_propensities(scored.score, self._settings.temperature, order)
+            propensity[is_known] = found[: len(known)]
+            return propensity
+        prediction = self._predict(users, position, scored)
+        deviation = np.maximum(prediction.deviation[0], SMALLEST_DEVIATION)
+        propensity[is_known] = thompson_propensities(prediction.mean[0], deviation, known)
+        return propensity
 
     def _predict(self, users: UserViews, position: int, scored: Scored) -> Prediction:
         if self._process is None:

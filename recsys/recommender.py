@@ -9,18 +9,18 @@ items. A batch of requests gets the answers that each would get alone.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
+from recsys.answers import Trace, build_answer
 from recsys.bundle import Bundle
 from recsys.data.timelines import Timelines
 from recsys.data.user_states import timelines_of_states
 from recsys.eligibility import REASONS, Eligibility, Restrictions
 from recsys.errors import RequestError
 from recsys.live_counters import LiveCounters
-from recsys.ordering import Order, Ordering, greedy_order
-from recsys.requests import Explanation, RankedItem, Recommendation, Request
+from recsys.ordering import Order, Ordering, greedy_order, greedy_propensities
+from recsys.requests import Recommendation, Request
 from recsys.retrieval import Candidates, Retrieval
 from recsys.scoring import Scored, Scoring
 from recsys.state import UserEvents, UserState
@@ -32,14 +32,6 @@ TimeRemaining = Callable[[], float]
 SAFETY = 1.5
 """A stage is skipped if less than this many times its usual seconds are left."""
 NO_TIME = "no time left"
-
-
-@dataclass
-class _Trace:
-    """What happened on the way to a batch of answers."""
-
-    failures: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class _Clock:
@@ -106,7 +98,7 @@ class Recommender:
             return []
         for request in requests:
             self._eligibility.check(request.item_filter)
-        trace = _Trace()
+        trace = Trace()
         started = time.perf_counter()
         users = view_users(requests, self._bundle)
         trace.seconds["understand"] = time.perf_counter() - started
@@ -115,14 +107,48 @@ class Recommender:
         scored = self._score(requests, users, candidates, explored, trace, time_remaining)
         orders = self._orders(requests, users, scored, explored, trace, time_remaining)
         return [
-            _answer(*each, trace, self._bundle.catalogue.item_ids)
+            build_answer(*each, trace, self._bundle.catalogue.item_ids)
             for each in zip(requests, candidates, scored, orders, strict=True)
         ]
 
     def candidates(self, requests: Sequence[Request]) -> list[Candidates]:
         """Return the candidates of requests, in the order of the candidate stage."""
         users = view_users(requests, self._bundle)
-        return self._candidates(requests, users, _Trace())
+        return self._candidates(requests, users, Trace())
+
+    def propensities(
+        self, requests: Sequence[Request], pages: Sequence[Sequence[str]]
+    ) -> list[np.ndarray]:
+        """Say how probable given pages are as answers: what off-policy estimators ask.
+
+        Args:
+            requests: Q of them.
+            pages: Items of each, from the first place on, as another bundle may have shown them.
+
+        Returns:
+            Of each page float64 [K], the probability of each item at its place given those above
+            it: 0 or 1 where the order of this bundle is not drawn.
+
+        Raises:
+            RequestError: There is no ranking net, which says what an order is drawn from.
+        """
+        if self._scoring is None:
+            raise RequestError("bundle", f"expected a ranking net in {self.bundle_id}, found none")
+        users, trace = view_users(requests, self._bundle), Trace()
+        candidates = self._candidates(requests, users, trace)
+        explored = self._ordering.explored(users)
+        scored = self._scoring.score(
+            users, candidates, explained=False, inputs_kept=explored & self._ordering.needs_inputs
+        )
+        found = []
+        for position, page in enumerate(pages):
+            placed = _places(candidates[position].rows, self._bundle.catalogue.rows(page))
+            found.append(
+                self._ordering.propensities(users, position, scored[position], placed)
+                if explored[position]
+                else greedy_propensities(scored[position], placed)
+            )
+        return found
 
     def predict(
         self, requests: Sequence[Request], item_ids: Sequence[str]
@@ -211,7 +237,7 @@ class Recommender:
         )
 
     def _candidates(
-        self, requests: Sequence[Request], users: UserViews, trace: _Trace
+        self, requests: Sequence[Request], users: UserViews, trace: Trace
     ) -> list[Candidates]:
         num_candidates = self._bundle.settings.serving.num_candidates
         restrictions = [
@@ -253,7 +279,7 @@ class Recommender:
         users: UserViews,
         candidates: Sequence[Candidates],
         explored: np.ndarray,
-        trace: _Trace,
+        trace: Trace,
         time_remaining: TimeRemaining | None,
     ) -> list[Scored | None]:
         nothing: list[Scored | None] = [None] * len(requests)
@@ -280,7 +306,7 @@ class Recommender:
         users: UserViews,
         scored: Sequence[Scored | None],
         explored: np.ndarray,
-        trace: _Trace,
+        trace: Trace,
         time_remaining: TimeRemaining | None,
     ) -> list[Order | None]:
         """Order the candidates of every request; None where no score says how."""
@@ -300,7 +326,7 @@ class Recommender:
         users: UserViews,
         position: int,
         scored: Scored,
-        trace: _Trace,
+        trace: Trace,
         time_remaining: TimeRemaining | None,
     ) -> Order:
         if self._ordering_clock.is_late(time_remaining):
@@ -349,48 +375,7 @@ class Recommender:
         return row
 
 
-def _answer(
-    request: Request,
-    candidates: Candidates,
-    scored: Scored | None,
-    order: Order | None,
-    trace: _Trace,
-    item_ids: Callable[[np.ndarray], list[str]],
-) -> Recommendation:
-    order = order or Order(np.arange(len(candidates.rows))[: request.num_items])
-    failures = trace.failures | ({"exploration": order.failure} if order.failure else {})
-    chosen = order.chosen
-    number = len(chosen)
-    # Lists of plain floats: an answer may have hundreds of items, an array gives each slowly.
-    seconds = [None] * number if scored is None else scored.seconds[chosen].tolist()
-    propensity = [None] * number if order.propensity is None else order.propensity.tolist()
-    explanations = (
-        [_explanation(candidates, scored, order, place) for place in range(number)]
-        if request.explained
-        else [None] * number
-    )
-    items = (
-        RankedItem(item_id, expected, candidates.source, explanation, probability)
-        for item_id, expected, explanation, probability in zip(
-            item_ids(candidates.rows[chosen]), seconds, explanations, propensity, strict=True
-        )
-    )
-    return Recommendation(
-        items=tuple(items),
-        degraded_stages=tuple(sorted(failures)),
-        failures=failures,
-        dropped=candidates.dropped,
-        stage_seconds=dict(trace.seconds),
-    )
-
-
-def _explanation(
-    candidates: Candidates, scored: Scored | None, order: Order, place: int
-) -> Explanation:
-    position = order.chosen[place]
-    return Explanation(
-        candidate_score=float(candidates.scores[position]),
-        candidate_rank=int(position),
-        features=scored.features[position] if scored is not None else {},
-        exploration={name: float(values[place]) for name, values in order.drawn_from.items()},
-    )
+def _places(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return where rows stand among the candidates, -1 for none of them: int64 [K]."""
+    is_there = wanted[:, None] == rows
+    return np.where(is_there.any(axis=1), is_there.argmax(axis=1), -1)

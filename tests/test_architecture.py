@@ -37,8 +37,12 @@ ALLOWED = {
     "recsys.retrieval": SERVED | {"recsys.eligibility"},
     "recsys.scoring": SERVED | {"recsys.live_counters", "recsys.retrieval", "recsys.user_views"},
     "recsys.ordering": SERVED | {"recsys.core", "recsys.scoring", "recsys.user_views"},
+    "recsys.answers": SERVED | {"recsys.ordering", "recsys.retrieval", "recsys.scoring"},
+    "recsys.simulation": FOUNDATION
+    | {"recsys.core", "recsys.data", "recsys.requests", "recsys.state"},
     "recsys.recommender": SERVED
     | {
+        "recsys.answers",
         "recsys.eligibility",
         "recsys.live_counters",
         "recsys.ordering",

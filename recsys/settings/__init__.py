@@ -16,6 +16,7 @@ from recsys.settings.data import DataSettings, SplitSettings, WatchRule
 from recsys.settings.exploration import ExplorationSettings, OrderSettings
 from recsys.settings.ranking import RankingSettings, ScoreSettings
 from recsys.settings.run import EvaluationSettings, RecsysSettings, ServingSettings
+from recsys.settings.simulation import SimulationSettings
 from recsys.settings.training import TrainingSettings
 from recsys.settings.tune import Choice, SearchRange, TuneSettings
 
@@ -36,6 +37,7 @@ __all__ = [
     "SearchRange",
     "ServingSettings",
     "Settings",
+    "SimulationSettings",
     "SplitSettings",
     "TrainingSettings",
     "TuneSettings",

@@ -1,5 +1,6 @@
 """Numeric inputs of a net (Covington et al. 2016, section 4.1.2): quantiles, powers, pieces."""
 
+import math
 from typing import Any
 
 import keras
@@ -7,6 +8,9 @@ import numpy as np
 from keras import ops
 
 from recsys.core.backends import Tensor
+
+BEYOND = np.finfo(np.float32).max
+"""No value lies above it."""
 
 
 def powers(share: Tensor) -> Tensor:
@@ -26,9 +30,10 @@ class QuantileRamps(keras.layers.Layer):  # type: ignore[misc]
     """Features as their share of the training distribution, interpolated between quantiles.
 
     With boundaries q_0 < ... < q_n, a value's share is the mean over the n intervals of
-    clip((x - q_i) / (q_{i+1} - q_i), 0, 1): that of the interval it lies in, and 1 of each below.
-    Bisection finds the interval in log2(n) looks, where the ramps of all n are most of what a net
-    costs that ranks. A missing value (NaN) is 0 in all columns but its indicator.
+    clip((x - q_i) / (q_{i+1} - q_i), 0, 1). Intervals lie in groups of sqrt(n): those of groups
+    below the value's are 1, those above 0, so that only its own group is computed; the ramps of
+    all n would be most of what a net costs that ranks. A missing value (NaN) is 0 in all columns
+    but its indicator.
 
     In P pieces, a feature has P columns: the shares of the first n / P intervals, of the next, and
     so on, each 0 to 1 (Gorishniy et al. 2022, On Embeddings for Numerical Features in Tabular Deep
@@ -50,15 +55,12 @@ class QuantileRamps(keras.layers.Layer):  # type: ignore[misc]
     ) -> None:
         super().__init__(name=name)
         low, width = quantiles[:, :-1].astype(np.float32), np.diff(quantiles.astype(np.float32))
-        num_features, self.num_ramps = low.shape
-        # A power of two of boundaries a feature, those too many above all values. Plain arrays: a
-        # tensor made here would become an input of an exported graph.
-        self.padded_length = 1 << int(self.num_ramps).bit_length()
-        self.low = np.full((num_features, self.padded_length), np.inf, np.float32)
-        self.low[:, : self.num_ramps] = low
-        self.width = np.ones_like(self.low)
-        self.width[:, : self.num_ramps] = np.maximum(width, np.float32(1e-12))
-        self.first = (np.arange(num_features) * self.padded_length).astype(np.int32)
+        self.num_features, self.num_ramps = low.shape
+        # Plain arrays: a tensor made here would become an input of an exported graph.
+        self.length = math.isqrt(self.num_ramps - 1) + 1
+        self.low = _in_groups(low, self.length, BEYOND)  # [F, groups, length]
+        self.width = _in_groups(np.maximum(width, np.float32(1e-12)), self.length, 1.0)
+        self.first = (np.arange(self.num_features) * self.low.shape[1]).astype(np.int32)
         self.with_powers, self.num_pieces = with_powers, num_pieces
 
     def build(self, values_shape: Any) -> None:
@@ -83,20 +85,16 @@ class QuantileRamps(keras.layers.Layer):  # type: ignore[misc]
 
     def _place(self, values: Tensor) -> Tensor:
         """Return the number of intervals below values, and the part of their own: [..., F]."""
+        begins = ops.convert_to_tensor(self.low[..., 0])
+        is_above = ops.cast(values[..., None] > begins, values.dtype)
+        group = ops.maximum(ops.sum(is_above, axis=-1) - 1.0, 0.0)
+        row = ops.convert_to_tensor(self.first) + ops.cast(group, "int32")
         low, width = (
-            ops.convert_to_tensor(self.low.ravel()),
-            ops.convert_to_tensor(self.width.ravel()),
+            ops.take(ops.convert_to_tensor(each.reshape(-1, self.length)), row, axis=0)
+            for each in (self.low, self.width)
         )
-        first = ops.convert_to_tensor(self.first)
-        below = ops.zeros_like(values, dtype="int32")  # boundaries known to be smaller
-        step = self.padded_length // 2
-        while step:
-            boundary = ops.take(low, first + below + (step - 1))
-            below = below + step * ops.cast(boundary < values, "int32")
-            step //= 2
-        interval = ops.maximum(below - 1, 0)
-        part = (values - ops.take(low, first + interval)) / ops.take(width, first + interval)
-        return ops.cast(interval, values.dtype) + ops.clip(part, 0.0, 1.0)
+        ramps = ops.clip((values[..., None] - low) / width, 0.0, 1.0)
+        return group * float(self.length) + ops.sum(ramps, axis=-1)
 
     def _pieces(self, place: Tensor, is_missing: Tensor) -> Tensor:
         """Return how much of each piece lies below values: [..., F] -> [..., F P]."""
@@ -105,4 +103,11 @@ class QuantileRamps(keras.layers.Layer):  # type: ignore[misc]
         pieces = ops.clip((place[..., None] - begins) / per_piece, 0.0, 1.0)
         pieces = pieces * (1.0 - is_missing[..., None])
         outer = tuple(ops.shape(is_missing)[:-1])
-        return ops.reshape(pieces, (*outer, len(self.first) * self.num_pieces))
+        return ops.reshape(pieces, (*outer, self.num_features * self.num_pieces))
+
+
+def _in_groups(values: np.ndarray, length: int, padding: float) -> np.ndarray:
+    """Cut rows into groups: float32 [F, n] -> [F, ceil(n / length), length], padded."""
+    missing = -values.shape[1] % length
+    padded = np.pad(values, ((0, 0), (0, missing)), constant_values=np.float32(padding))
+    return padded.reshape(len(values), -1, length)

@@ -72,6 +72,10 @@ class Finds:
     watch_ms: np.ndarray
     liked: np.ndarray
 
+    def take(self, chosen: np.ndarray) -> "Finds":
+        """Return the chosen ones."""
+        return Finds(**{name: values[chosen] for name, values in vars(self).items()})
+
     @property
     def found_us(self) -> np.ndarray:
         """When the watch began: int64 [F]."""
