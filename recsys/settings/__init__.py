@@ -10,6 +10,7 @@ from recsys.settings.candidates import (
     CandidateSettings,
     IndexSettings,
     NegativeDistribution,
+    PolicyGradientSettings,
 )
 from recsys.settings.comparison import ComparisonSettings
 from recsys.settings.data import DataSettings, SplitSettings, WatchRule
@@ -31,6 +32,7 @@ __all__ = [
     "IndexSettings",
     "NegativeDistribution",
     "OrderSettings",
+    "PolicyGradientSettings",
     "RankingSettings",
     "RecsysSettings",
     "ScoreSettings",
