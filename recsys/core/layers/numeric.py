@@ -9,7 +9,7 @@ from keras import ops
 
 from recsys.core.backends import Tensor
 
-BEYOND = np.finfo(np.float32).max
+BEYOND = float(np.finfo(np.float32).max)
 """No value lies above it."""
 
 
