@@ -108,7 +108,7 @@ def test_excluded_and_current_items_are_left_out(recommender):
         ]
     )[0]
     assert not set(first[:3]) & set(ids(answer))
-    assert answer.dropped == {"excluded": 2, "current": 1}
+    assert (answer.dropped["excluded"], answer.dropped["current"]) == (2, 1)
 
 
 def test_filter_is_exact_and_unknown_value_refused(recommender, bundle):

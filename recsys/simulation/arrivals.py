@@ -4,7 +4,7 @@ Letters: U users, S sessions, R pages asked for.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from recsys.data.sources.behaviour import (
 from recsys.data.sources.world import DAY_US, LoggingPolicy, World
 
 NOTHING = -1
+FIRST_SESSION = 1_000_000
+"""Number of a user's first session: the log before has smaller ones, and event ids are for once."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def draw_arrivals(
         num_days=span.num_days,
         rng=stream(seed, "sessions"),
     )
+    sessions = replace(sessions, number=sessions.number + FIRST_SESSION)
     finds = draw_finds(
         world,
         LoggingPolicy(world),

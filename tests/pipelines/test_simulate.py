@@ -22,7 +22,9 @@ from recsys.settings import DataSettings, SimulationSettings
 from recsys.simulation.arrivals import Span, draw_arrivals
 
 SHORT = SimulationSettings(days=2, users=60, bootstrap_rounds=100)
+LONGER = SimulationSettings(days=3, users=150, bootstrap_rounds=100)
 EXPLORING = ("serving.exploration.policy=plackett_luce", "serving.exploration.temperature=10")
+SHARPER = (EXPLORING[0], "serving.exploration.temperature=6")
 
 
 def with_state(bundle: Path, tiny_run: Path) -> Path:
@@ -40,10 +42,14 @@ def exploring(tiny_bundle, tiny_run):
 
 
 @pytest.fixture(scope="module")
-def unequal(tiny_run, exploring, tmp_path_factory):
+def sharper(tiny_bundle, tiny_run):
+    return with_state(tiny_bundle(*SHARPER), tiny_run)
+
+
+@pytest.fixture(scope="module")
+def unequal(exploring, sharper, tmp_path_factory):
     out = tmp_path_factory.mktemp("unequal")
-    settings = SHORT.model_copy(update={"days": 3, "users": 150})
-    return simulate.main([exploring, tiny_run], out, settings), out
+    return simulate.main([exploring, sharper], out, LONGER), out
 
 
 def test_nothing_is_between_a_bundle_and_itself(tiny_run, tmp_path):
@@ -56,10 +62,9 @@ def test_nothing_is_between_a_bundle_and_itself(tiny_run, tmp_path):
     assert [look["days"] for look in figures["looks"]] == [1, 2]
 
 
-def test_same_seed_gives_the_same_figures(unequal, tiny_run, exploring, tmp_path):
+def test_same_seed_gives_the_same_figures(unequal, exploring, sharper, tmp_path):
     figures, out = unequal
-    settings = SHORT.model_copy(update={"days": 3, "users": 150})
-    simulate.main([exploring, tiny_run], tmp_path, settings)
+    simulate.main([exploring, sharper], tmp_path, LONGER)
     for name in ("simulation.json", "simulation.html"):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
     assert json.loads((out / "simulation.json").read_text()) == figures
@@ -83,11 +88,18 @@ def test_catalogue_only_fills_up(unequal):
 
 def test_log_of_drawn_orders_says_what_the_other_arm_is_worth(unequal):
     found = unequal[0]["off_policy"]
-    assert list(found) == ["B"]  # A draws its orders, B does not
-    place = found["B"]["first_place"]
-    value, low, high = place["estimates"]["ips"]
-    assert low < place["true"] < high
-    assert place["rows"] == unequal[0]["sides"]["A"]["pages"]
+    for side, other in ("AB", "BA"):
+        place = found[side]["first_place"]
+        assert place["rows"] == unequal[0]["sides"][other]["pages"]
+        value, low, high = place["estimates"]["ips"]
+        assert low < place["true"] < high
+    # By the same histories: what is true of B at A's pages is not what A was worth.
+    assert found["B"]["page"]["true"] > found["A"]["page"]["true"]
+
+
+def test_greedy_arm_has_no_log_to_estimate_from(exploring, tiny_run, tmp_path):
+    figures = simulate.main([exploring, tiny_run], tmp_path, SHORT)
+    assert list(figures["off_policy"]) == ["B"]
 
 
 def test_estimates_of_the_policy_that_was_logged_are_what_was_watched():
@@ -131,7 +143,7 @@ def test_worlds_must_be_one(tiny_run, tmp_path):
 def lived_log(tiny_run, tmp_path_factory):
     """The log of one arm after a day, and what it was made of."""
     side = Side.open("A", tiny_run)
-    world = common_world([side])
+    world = common_world([side, side])
     start = Bundle.load(side.bundle).data_until
     arrivals = draw_arrivals(world, np.arange(60), Span(start, 1), sessions_per_day=1.0, seed=0)
     log = ArmLog(tmp_path_factory.mktemp("log"), side.settings, world, arrivals)

@@ -169,6 +169,25 @@ def test_request_knows_all_before_it_and_nothing_else(popular):
         by_user[request.user.user_id] = known + PAGE_SIZE
 
 
+def test_outcome_is_known_when_the_watch_is_over(popular):
+    for user in range(NUM_USERS):
+        events = popular[0].state(user).events
+        np.testing.assert_array_equal(events.outcome_moment - events.moment, 1000 * events.watch_ms)
+
+
+def test_every_turn_of_every_day_has_a_chance_of_its_own(world, arrivals, monkeypatch):
+    used = []
+
+    def noted(seed, *names):
+        used.append((seed, *names))
+        return np.random.default_rng(0)
+
+    monkeypatch.setattr("recsys.simulation.site.stream", noted)
+    lived(world, arrivals, popular_first(world))
+    turns = sum(len(list(arrivals.turns(day))) for day in range(NUM_DAYS))
+    assert len(used) == len(set(used)) == turns > NUM_DAYS
+
+
 def test_searches_come_before_the_page(popular):
     _, arm, _, _ = popular
     searched = [request for request in arm.requests if request.user.searches]
