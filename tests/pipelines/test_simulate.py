@@ -187,8 +187,11 @@ def test_arm_goes_on_with_its_own_net(lived_log, tiny_run):
 
 def test_arm_learns_from_its_own_log(lived_log, tmp_path):
     side, log, _, start = lived_log
+    candidates = side.settings.candidates
+    training = candidates.training.model_copy(update={"max_epochs": 1, "batch_size": 128})
     light = side.settings.model_copy(
         update={
+            "candidates": candidates.model_copy(update={"training": training}),
             "ranking": side.settings.ranking.model_copy(update={"enabled": False}),
             "exploration": side.settings.exploration.model_copy(update={"enabled": False}),
         }
