@@ -7,9 +7,9 @@ corrected gradient finds the best item, and with K = 2 the policy spreads over t
 The synthetic world: nets of one configuration (`pipelines/configs/research/policy_gradient.toml`)
 are trained on one log with propensities and then simulated (`recsys simulate`), each against that
 of plain softmax, every user living in both. `policy_gradient_gain` is the true change of watch
-seconds a user and day, as a share; its interval is that of a mean over seeds, each a world of its
-own (Student's t). Beside it stand what the reward alone gives (a cap so low that all actions weigh
-alike), K = 1, and a policy gradient that has to estimate the logging policy.
+seconds a user and day, as a share; its interval is that of a geometric mean over seeds, each a
+world of its own (Student's t). Beside it stand what the reward alone gives (a cap so low that all
+actions weigh alike), K = 1, and a policy gradient that has to estimate the logging policy.
 
     python -m benchmarks.policy_gradient [--seeds 0 1 2] [--days 7] [--out DIR] [--json]
 """
@@ -131,13 +131,14 @@ def _make(name: str, changes: Sequence[str], seed: int, out: Path, log: Path) ->
 
 
 def _interval(values: Sequence[float]) -> dict[str, Any]:
-    """Return a mean over seeds with its 95 % interval."""
-    mean, number = float(np.mean(values)), len(values)
+    """Return the geometric mean of changes over seeds with its 95 % interval."""
+    logs, number = np.log1p(values), len(values)
     reach = 0.0
     if number > 1:
-        error = float(np.std(values, ddof=1)) / np.sqrt(number)
-        reach = float(stats.t.ppf(0.975, number - 1) * error)
-    return {"value": mean, "low": mean - reach, "high": mean + reach, "seeds": number}
+        reach = float(stats.t.ppf(0.975, number - 1) * stats.sem(logs))
+    mean = float(logs.mean())
+    low, value, high = (float(np.expm1(mean + side * reach)) for side in (-1, 0, 1))
+    return {"value": value, "low": low, "high": high, "seeds": number}
 
 
 def _parse_arguments() -> argparse.Namespace:
