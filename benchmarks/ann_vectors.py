@@ -16,8 +16,9 @@ import keras
 import numpy as np
 
 from recsys.artefacts import save_arrays
-from recsys.candidates.model import CandidateModel, CandidateSizes
+from recsys.candidates.model import CandidateModel
 from recsys.candidates.negatives import NegativeSampler
+from recsys.candidates.sizes import CandidateSizes
 from recsys.core.backends import compile_call, compile_step, to_numpy
 from recsys.core.optimizers.adam import new_optimizer
 from recsys.core.random import stream

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from recsys.candidates.model import CandidateModel, CandidateSizes
+from recsys.candidates.model import CandidateModel
 from recsys.candidates.negatives import NegativeSampler
+from recsys.candidates.sizes import CandidateSizes
 from recsys.core.random import stream
 from recsys.settings import CandidateSettings, TrainingSettings
 

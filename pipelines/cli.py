@@ -13,6 +13,7 @@ from pipelines.cli_doctor import diagnose
 from pipelines.cli_output import announce, print_result
 from pipelines.cli_security import key_app, sign, token_app
 from pipelines.cli_serve import serve
+from pipelines.cli_simulate import simulate
 from pipelines.cli_state import state_app
 from pipelines.config import load_settings
 from pipelines.environment import errors_in_a_line, set_up
@@ -31,6 +32,7 @@ app.add_typer(key_app, name="key")
 app.add_typer(token_app, name="token")
 app.command()(sign)
 app.command()(compare)
+app.command()(simulate)
 app.command("doctor")(diagnose)
 app.command()(serve)
 

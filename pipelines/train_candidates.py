@@ -22,8 +22,9 @@ from pipelines.steps import read_identity
 from recsys.candidates.batches import TrainingBatches
 from recsys.candidates.crowd import Crowd
 from recsys.candidates.export import export_user_tower, tower_inputs
+from recsys.candidates.feedback import Feedback, feedback_of
 from recsys.candidates.item_features import hashed_features
-from recsys.candidates.model import CandidateModel, CandidateSizes
+from recsys.candidates.model import CandidateModel
 from recsys.candidates.negatives import NegativeSampler
 from recsys.candidates.sequences import (
     Labels,
@@ -33,6 +34,7 @@ from recsys.candidates.sequences import (
     newest_labels,
 )
 from recsys.candidates.side_by_side import SideBySide
+from recsys.candidates.sizes import CandidateSizes
 from recsys.candidates.vectors import BulkTower, Inputs, ValidationRanking, served_inputs
 from recsys.candidates.weights import IdSpaces, load_weights, save_weights
 from recsys.core.random import stream, stream_seed
@@ -199,7 +201,10 @@ def training_batches(
     """
     parts = _parts(log)
     num_trained = log.catalogue.num_trained
-    labels = join_labels(parts, settings, split=TRAINING, num_trained=num_trained)
+    feedback = [_feedback(shard) for shard in log.shards if settings.policy_gradient is not None]
+    labels = join_labels(
+        parts, settings, split=TRAINING, num_trained=num_trained, feedback=feedback
+    )
     is_new = labels.moment >= (learned_until if learned_until is not None else NEVER)
     labels = labels.take(np.flatnonzero((labels.item >= 0) & is_new))
     _check_not_empty(labels, "training")
@@ -209,6 +214,14 @@ def training_batches(
         sampler = NegativeSampler(settings.negatives, counts)
     crowd = crowd_of(log, settings)
     return TrainingBatches(join_sequences(parts), labels, settings, sampler, crowd=crowd, seed=seed)
+
+
+def _feedback(shard: Shard) -> Feedback:
+    table, num_events = shard.events(["propensity"]), len(shard.timelines.item)
+    propensity = np.full(num_events, np.nan)
+    if "propensity" in table.column_names:
+        propensity = table["propensity"].to_numpy().astype(np.float64)
+    return feedback_of(shard.candidates, shard.timelines, propensity)
 
 
 def validation_ranking(

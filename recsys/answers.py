@@ -29,20 +29,26 @@ def to_recommendation(
         trace: What happened on the way.
         item_ids: External ids of catalogue rows.
     """
-    ids = item_ids(candidates.rows[order.chosen])
-    sources = _sources(candidates, order.chosen)
+    chosen = order.chosen
+    number = len(chosen)
+    # Lists of plain floats: an answer may have hundreds of items, an array gives each slowly.
+    seconds = [None] * number if scored is None else scored.seconds[chosen].tolist()
+    propensity = [None] * number if order.propensity is None else order.propensity.tolist()
+    explanations = (
+        [_explanation(candidates, scored, order, place) for place in range(number)]
+        if request.explained
+        else [None] * number
+    )
     items = tuple(
-        RankedItem(
-            item_id=ids[place],
-            expected_watch_seconds=None if scored is None else float(scored.seconds[position]),
-            source=sources[place][0],
-            explanation=_explanation(candidates, scored, order, place)
-            if request.explained
-            else None,
-            propensity=None if order.propensity is None else float(order.propensity[place]),
-            sources=sources[place],
+        RankedItem(item_id, expected, sources[0], explanation, probability, sources)
+        for item_id, expected, sources, explanation, probability in zip(
+            item_ids(candidates.rows[chosen]),
+            seconds,
+            _sources(candidates, chosen),
+            explanations,
+            propensity,
+            strict=True,
         )
-        for place, position in enumerate(order.chosen.tolist())
     )
     failures = trace.failures | order.failures
     return Recommendation(

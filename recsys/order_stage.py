@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from recsys.arrangement import Arrangement, Limits
-from recsys.ordering import Order, Ordering, greedy_order
+from recsys.errors import RequestError
+from recsys.ordering import Order, Ordering, greedy_order, greedy_propensities
 from recsys.requests import Request
 from recsys.retrieval import Candidates
 from recsys.scoring import Scored
@@ -56,6 +57,44 @@ class OrderStage:
             orders.append(order)
         return boosted, orders
 
+    def propensities(
+        self,
+        batch: Batch,
+        position: int,
+        found: Candidates,
+        score: Scored,
+        page: np.ndarray,
+        *,
+        is_drawn: bool,
+    ) -> np.ndarray:
+        """Say how probable a given page is as an answer, place by place given those above.
+
+        Args:
+            batch: Q requests.
+            position: Of the one that the page is of.
+            found, score: Its candidates.
+            page: int [K], catalogue rows.
+            is_drawn: Whether the order is.
+
+        Returns:
+            float64 [K], 0 for what is no candidate.
+
+        Raises:
+            RequestError: Pages obey limits.
+        """
+        request = batch.requests[position]
+        if self._arrangement.limits(request, found.rows) is not None:
+            raise RequestError(
+                "arrangement",
+                "expected a bundle without caps, fresh items and diversity: under these it is not "
+                "known how probable a page is",
+            )
+        score = score.boosted(self._arrangement.boost(request, found.rows))
+        placed = _places(found.rows, page)
+        if is_drawn:
+            return self._ordering.propensities(batch.users, position, score, placed)
+        return greedy_propensities(score, placed)
+
     def _arranged(
         self,
         batch: Batch,
@@ -99,3 +138,9 @@ class OrderStage:
 def _own(found: Candidates, scored: Scored | None) -> np.ndarray:
     """Return what candidates are ordered by: without a score, their places."""
     return -np.arange(len(found.rows)) if scored is None else scored.score
+
+
+def _places(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return where rows stand among the candidates, -1 for none of them: int64 [K]."""
+    is_there = wanted[:, None] == rows
+    return np.where(is_there.any(axis=1), is_there.argmax(axis=1), -1)

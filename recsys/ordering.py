@@ -60,6 +60,24 @@ def greedy_order(score: np.ndarray, num_items: int, limits: Limits | None = None
     return Order(np.argsort(-score, kind="stable")[:num_items])
 
 
+def greedy_propensities(scored: Scored, placed: np.ndarray) -> np.ndarray:
+    """Say which places of a page the greedy order agrees with, given those above: float64 [K].
+
+    Args:
+        scored: C candidates.
+        placed: int64 [K], positions among the candidates, -1 for an item that is none of them.
+    """
+    best_first = np.argsort(-scored.score, kind="stable")
+    is_left = np.ones(len(best_first), bool)
+    propensity = np.zeros(len(placed))
+    rank = np.argsort(best_first)
+    for place, position in enumerate(placed.tolist()):
+        if position >= 0:
+            propensity[place] = is_left[: rank[position]].sum() == 0
+            is_left[rank[position]] = False
+    return propensity
+
+
 class Ordering:
     """Draws orders by the policy of a bundle.
 
@@ -126,6 +144,33 @@ class Ordering:
             return _arranged_plackett_luce(scored, temperature, limits, request.num_items, rng)
         return _plackett_luce(scored, temperature, request.num_items, rng)
 
+    def propensities(
+        self, users: UserViews, position: int, scored: Scored, placed: np.ndarray
+    ) -> np.ndarray:
+        """Return how probable a given page is, place by place: float64 [K].
+
+        Args:
+            users: Of the batch.
+            position: Of the request in the batch, one of those that are explored.
+            scored: Its candidates, with the inputs if they are needed.
+            placed: int64 [K], positions among the candidates, -1 for an item that is none of them:
+                its probability is 0, and those below see nothing of it.
+        """
+        propensity = np.zeros(len(placed))
+        is_known = placed >= 0
+        known = placed[is_known]
+        if len(known) == 0:
+            return propensity
+        if self._settings.temperature is not None:
+            others = np.setdiff1d(np.arange(len(scored.score)), known)
+            order = np.concatenate([known, others])
+            found = plackett_luce_propensities(scored.score, self._settings.temperature, order)
+            propensity[is_known] = found[: len(known)]
+            return propensity
+        mean, deviation = _drawn_from(self._predict(users, position, scored), scored.boost)
+        propensity[is_known] = thompson_propensities(mean, deviation, known)
+        return propensity
+
     def _predict(self, users: UserViews, position: int, scored: Scored) -> Prediction:
         if self._process is None:
             raise BundleError("expected a bundle with a neural process, found none; train it")
@@ -172,12 +217,7 @@ def _thompson(
     num_items: int,
     rng: np.random.Generator,
 ) -> Order:
-    mean = prediction.mean[0]
-    deviation = np.maximum(prediction.deviation[0], SMALLEST_DEVIATION)
-    if boost is not None:  # Of the median watch time; so the draws stay Gaussian.
-        mean = np.log1p(np.maximum(boost.of(np.expm1(mean)), 0.0))
-    if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
-        raise FloatingPointError("the neural process gave a watch time that is not finite")
+    mean, deviation = _drawn_from(prediction, boost)
     drawn = thompson_scores(mean, deviation, rng=rng)
     chosen = greedy_order(drawn, num_items, limits).chosen
     drawn_from = {
@@ -187,3 +227,14 @@ def _thompson(
     }
     propensity = thompson_propensities(mean, deviation, chosen) if limits is None else None
     return Order(chosen, propensity, drawn_from)
+
+
+def _drawn_from(prediction: Prediction, boost: Boost | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation of the log of each candidate's watch time: float64 [C] twice."""
+    mean = prediction.mean[0]
+    deviation = np.maximum(prediction.deviation[0], SMALLEST_DEVIATION)
+    if boost is not None:  # Of the median watch time; so the draws stay Gaussian.
+        mean = np.log1p(np.maximum(boost.of(np.expm1(mean)), 0.0))
+    if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
+        raise FloatingPointError("the neural process gave a watch time that is not finite")
+    return mean, deviation

@@ -126,6 +126,46 @@ class Recommender:
         users = view_users(requests, self._bundle)
         return self._candidate_stage.find(Batch(requests, users, Trace()))
 
+    def propensities(
+        self, requests: Sequence[Request], pages: Sequence[Sequence[str]]
+    ) -> list[np.ndarray]:
+        """Say how probable given pages are as answers: what off-policy estimators ask.
+
+        Args:
+            requests: Q of them.
+            pages: Items of each, from the first place on, as another bundle may have shown them.
+
+        Returns:
+            Of each page float64 [K], the probability of each item at its place given those above
+            it: 0 or 1 where the order of this bundle is not drawn.
+
+        Raises:
+            RequestError: There is no ranking net, which says what an order is drawn from; or pages
+                obey caps, fresh items or diversity.
+        """
+        if self._scoring is None:
+            raise RequestError("bundle", f"expected a ranking net in {self.bundle_id}, found none")
+        batch = Batch(requests, view_users(requests, self._bundle), Trace())
+        candidates = self._candidate_stage.find(batch)
+        explored = self._ordering.explored(batch.users)
+        scored = self._scoring.score(
+            batch.users,
+            candidates,
+            explained=False,
+            inputs_kept=explored & self._ordering.needs_inputs,
+        )
+        return [
+            self._order_stage.propensities(
+                batch,
+                position,
+                candidates[position],
+                scored[position],
+                self._bundle.catalogue.rows(page),
+                is_drawn=bool(explored[position]),
+            )
+            for position, page in enumerate(pages)
+        ]
+
     def predict(
         self, requests: Sequence[Request], item_ids: Sequence[str]
     ) -> dict[str, np.ndarray]:

@@ -150,8 +150,10 @@ class Scoring:
         if self._ranker.spec.retrieval_trained:
             score = _padded([each.scores for each in candidates], np.nan).astype(np.float32)
             rank = np.where(np.isnan(score), score, np.arange(rows.shape[1], dtype=np.float32))
+        # Of the batch, only those ranked together: the features sort all events they are given.
+        start, end = int(positions[0]), int(positions[-1]) + 1
         queries = Queries(
-            user=positions,
+            user=positions - start,
             moment=users.moment[positions],
             has_time=users.has_time[positions],
             codes={name: codes[positions] for name, codes in users.codes.items()},
@@ -162,8 +164,8 @@ class Scoring:
         return ranking_features(
             queries,
             rows,
-            users.timelines,
-            users.histories,
+            users.timelines.of_users(start, end),
+            users.histories.of_users(start, end),
             self._items,
             self._counters.of_items(rows),
             self._counters.of_channels(rows),

@@ -38,9 +38,12 @@ ALLOWED = {
     "recsys.guard": set(),
     "recsys.stages": {"recsys.requests", "recsys.user_views"},
     "recsys.retrieval": SERVED | {"recsys.eligibility"},
+    "recsys.simulation": FOUNDATION
+    | {"recsys.core", "recsys.data", "recsys.requests", "recsys.state"},
     "recsys.sources": SERVED | {"recsys.eligibility", "recsys.recent_watches", "recsys.user_views"},
     "recsys.candidate_stage": SERVED
     | {
+        "recsys.answers",
         "recsys.eligibility",
         "recsys.recent_watches",
         "recsys.retrieval",

@@ -110,7 +110,7 @@ def test_excluded_and_current_items_are_left_out(recommender):
         ]
     )[0]
     assert not set(first[:3]) & set(ids(answer))
-    assert answer.dropped == {"excluded": 2, "current": 1}
+    assert (answer.dropped["excluded"], answer.dropped["current"]) == (2, 1)
 
 
 def test_filter_is_exact_and_unknown_value_refused(recommender, bundle):
@@ -383,3 +383,52 @@ def test_prediction_for_an_item_is_what_the_answer_says_of_it(recommender, state
 def test_without_a_ranking_net_nothing_is_predicted(bundle, states):
     recommender = Recommender(replace(bundle, ranker=None))
     assert recommender.predict([ask(recommender, states[0])], ["i"]) == {}
+
+
+POLICIES = {
+    "greedy": (),
+    "plackett_luce": (
+        "serving.exploration.policy=plackett_luce",
+        "serving.exploration.temperature=20",
+    ),
+    "thompson": ("serving.exploration.policy=thompson",),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_propensities_of_a_page_are_those_it_was_drawn_with(tiny_bundle, states, policy):
+    recommender = Recommender(Bundle.load(tiny_bundle(*POLICIES[policy])))
+    requests = [ask(recommender, state, num_items=6) for state in states[:5]]
+    answers = recommender.recommend(requests)
+    found = recommender.propensities(requests, [ids(answer) for answer in answers])
+    for answer, propensity in zip(answers, found, strict=True):
+        drawn = [1.0 if item.propensity is None else item.propensity for item in answer.items]
+        np.testing.assert_allclose(propensity, drawn, rtol=1e-6)
+
+
+def test_greedy_order_agrees_with_a_page_place_by_place(recommender, states):
+    request = ask(recommender, states[0], num_items=5)
+    first, second, third, fourth, _ = ids(recommender.recommend([request])[0])
+    pages = [
+        [second, first, third],  # after the first two, however ordered, the third is next
+        ["nothing", first, second],
+        [first, fourth, second],
+    ]
+    found = recommender.propensities([request] * 3, pages)
+    assert [each.tolist() for each in found] == [[0, 1, 1], [0, 1, 1], [1, 0, 1]]
+
+
+def test_what_is_no_candidate_is_never_drawn(tiny_bundle, states):
+    recommender = Recommender(Bundle.load(tiny_bundle(*POLICIES["plackett_luce"])))
+    request = ask(recommender, states[0], num_items=3)
+    page = ids(recommender.recommend([request])[0])
+    whole, holed = recommender.propensities(
+        [request, request], [page, [page[0], "nothing", page[1]]]
+    )
+    np.testing.assert_allclose(holed, [whole[0], 0, whole[1]])
+
+
+def test_propensities_need_a_ranking_net(bundle, states):
+    unranked = Recommender(replace(bundle, ranker=None))
+    with pytest.raises(RequestError, match="ranking net"):
+        unranked.propensities([ask(unranked, states[0])], [["i1"]])

@@ -20,7 +20,7 @@ from recsys.candidates.query_time import minutes_since_watch, query_time
 from recsys.candidates.sequences import Labels, Sequences
 from recsys.candidates.successors import Successors, count_successors
 from recsys.core.random import stream
-from recsys.settings import CandidateSettings
+from recsys.settings import CandidateSettings, PolicyGradientSettings
 
 SMALLEST, GROWTH = 8, 1.25
 """The first size of an axis, and from each size to the next. Doubling would give fewer shapes to
@@ -170,10 +170,25 @@ class TrainingBatches:
             "labels": np.where(inside, self._labels.item[label], 0),
             "weight": inside.astype(np.float32),
         }
+        if self._settings.policy_gradient is not None:
+            batch |= self._feedback(label, self._settings.policy_gradient)
         if self._settings.watch_times:
             seconds = self._sequences.histories.newest_seconds(user, last, length)
             batch["watch_seconds"] = seconds
         return batch | side_inputs(self._sequences, self._labels, label, self._settings), label
+
+    def _feedback(
+        self, label: np.ndarray, settings: PolicyGradientSettings
+    ) -> dict[str, np.ndarray]:
+        """Return what labels were worth, 1 on average, and how likely they were: [B, P] each."""
+        seconds = self._labels.watch_seconds
+        reward = seconds / seconds.mean() if settings.reward == "watch_seconds" else seconds * 0 + 1
+        unknown = np.full(label.shape, np.nan, np.float32)
+        is_logged = settings.logged_propensities
+        return {
+            "reward": reward[label].astype(np.float32),
+            "log_propensity": self._labels.log_propensity[label] if is_logged else unknown,
+        }
 
     def _negatives(
         self,

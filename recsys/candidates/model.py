@@ -19,6 +19,7 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     labels         int32 [B, P]     rows of the items watched next
     weight         float32 [B, P]   0 for padding
     minutes_since_forecast  float32 [B, P]  served alone: how old the bundle's forecast is
+    reward, log_propensity  float32 [B, P]  of the labels, with `policy_gradient`; NaN unknown
     negatives, log_expected_counts  int32, float32 [M], for the sampled softmax
     label_log_expected_counts  float32 [B, P], where the labels are corrected too
     negative_is_hidden   bool [R, M]         watched by the user before, with `seen_hidden`
@@ -29,7 +30,7 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     negative_successions float32 [W, R, M]   the same
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import keras
@@ -38,7 +39,9 @@ from keras import ops
 
 from recsys.candidates.encoder import HistoryEncoder
 from recsys.candidates.item_table import ItemTable
+from recsys.candidates.policy import BehaviourHead, policy_loss, surprise
 from recsys.candidates.query_time import NUM_COLUMNS as NUM_TIME_COLUMNS
+from recsys.candidates.sizes import CandidateSizes
 from recsys.core import losses
 from recsys.core.backends import Batch, Tensor, gather_rows, to_numpy
 from recsys.core.layers.bag import masked_mean
@@ -58,23 +61,6 @@ FIRST_SUCCESSOR_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
-class CandidateSizes:
-    """Sizes of the net's tables.
-
-    Args:
-        num_items: N, trained items.
-        num_tokens: Codes of the search tokens, 0 included.
-        context: Codes of each context column, 0 included, in the order of the settings.
-        item_features: int32 [catalogue, S], see `recsys.candidates.item_features`; None for none.
-    """
-
-    num_items: int
-    num_tokens: int
-    context: Mapping[str, int]
-    item_features: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
 class UserSide:
     """What the net makes of R users.
 
@@ -82,11 +68,13 @@ class UserSide:
         vectors: float [R, D], of length 1 for the cosine.
         popularity_weights: float [R, K], of the recent popularity; None without any.
         successor_weights: float [R, W], of what followed the last watch; None without any.
+        hidden: float [R, H], what the vectors are made of.
     """
 
     vectors: Tensor
     popularity_weights: Tensor | None
     successor_weights: Tensor | None
+    hidden: Tensor
 
 
 class CandidateModel(keras.Model):  # type: ignore[misc]
@@ -144,6 +132,11 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             bias_initializer=keras.initializers.Constant(FIRST_SUCCESSOR_WEIGHT),
             name="successor_weights",
         )
+        self.behaviour = (
+            BehaviourHead(settings.policy_gradient, sizes.num_items, width, seed=seed)
+            if settings.policy_gradient
+            else None
+        )
         self._add_scale_or_bias()
         self.build()
 
@@ -164,6 +157,8 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             self.to_popularity_weights.build((None, last_width))
         if self.settings.successor_windows:
             self.to_successor_weights.build((None, last_width))
+        if self.behaviour is not None:
+            self.behaviour.build((None, last_width))
         self.built = True
 
     def call(self, batch: Batch, training: bool = False) -> UserSide:
@@ -180,16 +175,24 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             vectors,
             self.to_popularity_weights(hidden) if self.settings.popularity_minutes else None,
             self.to_successor_weights(hidden) if self.settings.successor_windows else None,
+            hidden,
         )
 
     def softmax_loss(self, batch: Batch, training: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the softmax's cross-entropy, the mean over the weighted examples."""
+        """Return the softmax's cross-entropy, the mean over the weighted examples; or the
+        policy gradient's loss in its place."""
         users = self(batch, training=training)
         labels = ops.reshape(batch["labels"], (-1,))
         weights = ops.reshape(batch["weight"], (-1,))
-        if self.settings.loss == "full_softmax":
+        is_full = self.settings.loss == "full_softmax"
+        if is_full and self.behaviour is None:
             return self._full_softmax(users.vectors, labels, weights, training), {}
-        values = self._sampled_softmax(users, labels, batch, training)
+        if is_full:
+            values = surprise(self._all_logits(users.vectors, training), labels)
+        else:
+            values = self._sampled_softmax(users, labels, batch, training)
+        if self.behaviour is not None:
+            return policy_loss(values, users.hidden, batch, self.behaviour)
         return losses.weighted_mean(values, weights), {}
 
     @property
@@ -314,6 +317,14 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             share = ops.log(1 + minutes) / np.log1p(MINUTES_PER_YEAR)
             parts += [powers(ops.minimum(share, 1.0)), is_missing]
         return ops.concatenate(parts, axis=-1)
+
+    def _all_logits(self, vectors: Tensor, training: bool) -> Tensor:
+        """Return the scores of all trained items: [R, D] -> [R, N]."""
+        rows = self._scaled(self.output_table.all_rows(training=training))
+        logits = ops.matmul(vectors, ops.transpose(rows))
+        if self.settings.similarity == "inner_product":
+            logits = logits + ops.convert_to_tensor(self.output_bias)
+        return logits
 
     def _full_softmax(
         self, vectors: Tensor, labels: Tensor, weights: Tensor, training: bool

@@ -5,10 +5,11 @@ the label arrays.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from recsys.candidates.feedback import Feedback
 from recsys.data.as_of import AsOf
 from recsys.data.examples import TRAINING, CandidateExamples
 from recsys.data.timelines import WatchHistories
@@ -27,6 +28,8 @@ class Labels:
         age: float32 [L], years, NaN unknown.
         example_age: float32 [L], 0 for the newest training example to 1 for the oldest.
         moment: int64 [L]; `has_time`: bool [L], whether it is a time.
+        watch_seconds, log_propensity: float32 [L], as `Feedback` has them; 0 and NaN where it is
+            not asked for.
     """
 
     user: np.ndarray
@@ -38,6 +41,8 @@ class Labels:
     example_age: np.ndarray
     moment: np.ndarray
     has_time: np.ndarray
+    watch_seconds: np.ndarray
+    log_propensity: np.ndarray
 
     def __len__(self) -> int:
         """Return the number of labels."""
@@ -96,6 +101,7 @@ def join_labels(
     split: int,
     num_trained: int,
     targets_only: bool = False,
+    feedback: Sequence[Feedback] = (),
 ) -> Labels:
     """Join the labels of one split.
 
@@ -105,14 +111,22 @@ def join_labels(
         split: `TRAINING`, `VALIDATION` or `TEST`.
         num_trained: Items with a row.
         targets_only: Leave out labels that evaluation does not ask for.
+        feedback: Of all labels of each shard, where it is asked for.
     """
     times = [examples.moment[_is_timed(examples)] for _, examples in parts]
     span = np.concatenate([np.zeros(0, np.int64), *times])
     joined, num_users = [], 0
-    for histories, examples in parts:
+    for number, (histories, examples) in enumerate(parts):
         chosen = examples.split == split
         chosen = np.flatnonzero(chosen & examples.is_target if targets_only else chosen)
-        joined.append(_labels_of(examples, chosen, settings.context, span, num_users, num_trained))
+        labels = _labels_of(examples, chosen, settings.context, span, num_users, num_trained)
+        if feedback:
+            labels = replace(
+                labels,
+                watch_seconds=feedback[number].watch_seconds[chosen],
+                log_propensity=feedback[number].log_propensity[chosen],
+            )
+        joined.append(labels)
         num_users += len(histories.offsets) - 1
     names = Labels.__dataclass_fields__
     return Labels(*(np.concatenate([getattr(each, name) for each in joined]) for name in names))
@@ -144,6 +158,8 @@ def newest_labels(
         example_age=np.zeros(len(users), np.float32),
         moment=np.full(len(users), moment, np.int64),
         has_time=np.full(len(users), has_time),
+        watch_seconds=np.zeros(len(users), np.float32),
+        log_propensity=np.full(len(users), np.nan, np.float32),
     )
 
 
@@ -174,6 +190,8 @@ def _labels_of(
         example_age=_example_age(examples.moment[chosen], examples.has_time[chosen], span),
         moment=examples.moment[chosen],
         has_time=examples.has_time[chosen],
+        watch_seconds=np.zeros(len(chosen), np.float32),
+        log_propensity=np.full(len(chosen), np.nan, np.float32),
     )
 
 

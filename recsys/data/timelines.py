@@ -50,6 +50,10 @@ class Timelines:
         """Return the user of each event: int64 [E]."""
         return np.repeat(np.arange(self.num_users), np.diff(self.offsets))
 
+    def of_users(self, start: int, end: int) -> "Timelines":
+        """Return the events of the users from `start` up to `end`, who are then 0 and up."""
+        return Timelines(**_of_users(self.arrays(), start, end))
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays by name, to be saved."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -68,6 +72,10 @@ class WatchHistories:
     offsets: np.ndarray
     code: np.ndarray
     moment: np.ndarray
+
+    def of_users(self, start: int, end: int) -> "WatchHistories":
+        """Return the watches of the users from `start` up to `end`, who are then 0 and up."""
+        return WatchHistories(**_of_users(vars(self), start, end))
 
     def known_before(self, users: np.ndarray, moments: np.ndarray) -> np.ndarray:
         """Return how many of a user's watches are known at a moment: int64 [Q]."""
@@ -136,3 +144,10 @@ def watch_histories(timelines: Timelines, num_trained: int) -> WatchHistories:
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     code = (item[chosen] + 1).astype(np.int32)
     return WatchHistories(offsets, code, timelines.outcome_moment[chosen])
+
+
+def _of_users(columns: dict[str, np.ndarray], start: int, end: int) -> dict[str, np.ndarray]:
+    offsets = columns["offsets"][start : end + 1]
+    own = slice(int(offsets[0]), int(offsets[-1]))
+    parts = {name: values[own] for name, values in columns.items()}
+    return {**parts, "offsets": offsets - offsets[0]}

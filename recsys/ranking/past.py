@@ -13,7 +13,7 @@ from recsys.data.as_of import AsOf
 from recsys.data.timelines import Timelines
 
 NEVER = -1
-MARKS_PER_QUERY = 16
+MARKS_PER_KEY = 16
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,17 @@ class Past:
     def reshape(self, *shape: int) -> "Past":
         """Return the totals in another shape."""
         return Past(**{name: values.reshape(shape) for name, values in vars(self).items()})
+
+    def placed(self, places: np.ndarray, length: int) -> "Past":
+        """Return the totals of queries [Q] at their places among `length`, nothing elsewhere."""
+
+        def spread(values: np.ndarray, nothing: int) -> np.ndarray:
+            out = np.full(length, nothing, values.dtype)
+            out[places] = values
+            return out
+
+        totals = {name: spread(values, 0) for name, values in vars(self).items()}
+        return Past(**totals | {"last_time": spread(self.last_time, NEVER)})
 
     def over_last_axis(self) -> "Past":
         """Return the totals summed over the last axis, and the newest time along it."""
@@ -88,9 +99,10 @@ def past_with(
     query_moments = np.broadcast_to(moments.reshape(-1, *extra), wanted.shape).reshape(-1)
     events, event_groups = _events_with_groups(timelines, groups)
     keys = _user_of(timelines, events) * num_groups + event_groups
-    kept = _may_be_asked_for(keys, query_keys)
-    found = _past(timelines, events[kept], keys[kept], query_keys, query_moments)
-    return found.reshape(*wanted.shape)
+    kept = _may_be_among(keys, query_keys)
+    asked = np.flatnonzero(_may_be_among(query_keys, keys))
+    found = _past(timelines, events[kept], keys[kept], query_keys[asked], query_moments[asked])
+    return found.placed(asked, len(query_keys)).reshape(*wanted.shape)
 
 
 def _user_of(timelines: Timelines, events: np.ndarray) -> np.ndarray:
@@ -105,14 +117,15 @@ def _events_with_groups(timelines: Timelines, groups: np.ndarray) -> tuple[np.nd
     return known[row], of_event[row, column].astype(np.int64)
 
 
-def _may_be_asked_for(keys: np.ndarray, query_keys: np.ndarray) -> np.ndarray:
-    """Return a mask that keeps every event whose key is asked for, and few others.
+def _may_be_among(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return a mask that keeps every key that is one of the others, and few more: bool [n].
 
-    Sorting costs far more than this look into a table of marks, and most of a log's events are
-    with items that no query of the shard asks about.
+    Sorting costs far more than this look into a table of marks. Most of a log's events are with
+    items that no query of the shard asks about, and most candidates of a request are items that
+    its user has never met.
     """
-    marks = np.zeros(MARKS_PER_QUERY * len(query_keys) + 1, np.bool_)
-    marks[query_keys % len(marks)] = True
+    marks = np.zeros(MARKS_PER_KEY * len(others) + 1, np.bool_)
+    marks[others % len(marks)] = True
     return marks[keys % len(marks)]
 
 

@@ -13,6 +13,8 @@ from recsys.ranking.spec import FeatureSpec, duration_seconds
 GRAPH, CALIBRATION = "ranker.onnx", "calibration.json"
 SPEC, HEADS = "features.json", "heads.json"
 OUTPUT = "heads"
+ROWS_TOGETHER = 1024
+"""Candidates of one run of the net: what it computes on the way then fits the processor's cache."""
 
 
 class Ranker:
@@ -55,8 +57,13 @@ class Ranker:
         Returns:
             What `Heads.values` gives, with calibrated `expected_seconds`: float32 [Q, C] each.
         """
-        feed = {name: features[name] for name in self.input_names}
-        raw = self._session.run([OUTPUT], feed)[0]
+        num_queries, num_candidates = features["candidate_item"].shape
+        step = max(1, ROWS_TOGETHER // max(num_candidates, 1))
+        feeds = (
+            {name: features[name][start : start + step] for name in self.input_names}
+            for start in range(0, num_queries, step)
+        )
+        raw = np.concatenate([self._session.run([OUTPUT], feed)[0] for feed in feeds])
         values = self.heads.values(raw, duration_seconds(features, self.spec))
         values["expected_seconds"] *= self.calibration.factors_of(features)
         return values

@@ -10,6 +10,7 @@ from recsys.settings.candidates import (
     CandidateSettings,
     IndexSettings,
     NegativeDistribution,
+    PolicyGradientSettings,
 )
 from recsys.settings.comparison import ComparisonSettings
 from recsys.settings.data import DataSettings, SplitSettings, WatchRule
@@ -22,6 +23,7 @@ from recsys.settings.serving import (
     ServingSettings,
     SourceSettings,
 )
+from recsys.settings.simulation import SimulationSettings
 from recsys.settings.training import TrainingSettings
 from recsys.settings.tune import Choice, SearchRange, TuneSettings
 
@@ -38,12 +40,14 @@ __all__ = [
     "IndexSettings",
     "NegativeDistribution",
     "OrderSettings",
+    "PolicyGradientSettings",
     "RankingSettings",
     "RecsysSettings",
     "ScoreSettings",
     "SearchRange",
     "ServingSettings",
     "Settings",
+    "SimulationSettings",
     "SourceSettings",
     "SplitSettings",
     "TrainingSettings",

@@ -41,6 +41,20 @@ MEMBER_SETTINGS = frozenset(
 """What the nets of `CandidateSettings.members` may have each for itself; not what they are told."""
 
 
+class PolicyGradientSettings(Settings):
+    """Learn what would have paid best instead of what was done: `docs/policy_gradient.md`."""
+
+    top_k: int = Field(default=16, ge=1)
+    """K, items that are shown at once; 1 looks for the single best."""
+    weight_cap: float = Field(default=20.0, gt=0)
+    """How many times as much as the log has it an action may count at most: about e^3."""
+    reward: Literal["watch_seconds", "watch"] = "watch_seconds"
+    """What a watch is worth: how long it was, over the mean; or all the same."""
+    logged_propensities: bool = True
+    """Take the probabilities of the logging policy where the log has them. Elsewhere, or without
+    this everywhere, they are estimated beside the policy."""
+
+
 class CandidateSettings(Settings):
     """The candidate net: history encoder, context, tower, loss."""
 
@@ -110,6 +124,9 @@ class CandidateSettings(Settings):
     logq: Literal["none", "standard", "corrected"] = "corrected"
     """Correction of the sampled logits: of the negatives alone, as the label is not sampled
     (`corrected`), or of the label too (`standard`)."""
+    policy_gradient: PolicyGradientSettings | None = None
+    """Weigh each watch by what it was worth and how rarely the logging policy shows it. With the
+    full softmax all logits of a batch are held at once."""
     vector_scale: float = Field(default=1.0, ge=0)
     successor_scale: float = Field(default=1.0, ge=0)
     popularity_shift: tuple[float, ...] = ()

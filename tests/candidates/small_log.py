@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from recsys.candidates.model import CandidateModel, CandidateSizes
+from recsys.candidates.model import CandidateModel
+from recsys.candidates.sizes import CandidateSizes
 from recsys.data.examples import TRAINING, VALIDATION, CandidateExamples
 from recsys.data.timelines import WatchHistories
 from recsys.settings import CandidateSettings

@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.candidates.model import CandidateModel, CandidateSizes
+from recsys.candidates.model import CandidateModel
+from recsys.candidates.sizes import CandidateSizes
 from recsys.candidates.weights import IdSpaces, load_weights, save_weights
 from recsys.core.backends import to_numpy
 from recsys.data.catalogue import Catalogue

@@ -125,6 +125,22 @@ def test_quantile_ramps_step_where_quantiles_are_equal():
     np.testing.assert_allclose(found, [0, 2 / 3 + 1 / 6, 1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_pieces", [1, 5, 50])
+@pytest.mark.parametrize("num_ramps", [50, 100])
+def test_quantile_ramps_equal_those_of_every_interval(num_pieces, num_ramps):
+    rng = np.random.default_rng(0)
+    # Rounded, so that some boundaries are equal and some values lie on one.
+    quantiles = np.sort(rng.gamma(1, 5, (7, num_ramps + 1)).round(1), axis=1).astype(np.float32)
+    values = rng.gamma(1, 5, (200, 7)).astype(np.float32)
+    values = np.concatenate([values, quantiles.T, np.full((1, 7), 1e9), np.full((1, 7), -3.0)])
+    layer = QuantileRamps(quantiles, with_powers=False, num_pieces=num_pieces)
+    found = to_numpy(layer(values.astype(np.float32)))[:, : 7 * num_pieces]
+    low, width = quantiles[:, :-1], np.maximum(np.diff(quantiles.astype(np.float64)), 1e-12)
+    ramps = np.clip((values[..., None] - low) / width, 0, 1)
+    expected = ramps.reshape(len(values), 7, num_pieces, -1).mean(axis=-1)
+    np.testing.assert_allclose(found, expected.reshape(len(values), -1), atol=1e-5)
+
+
 def test_tower_equals_its_layers_by_hand():
     tower = Tower((4, 3), 0.5, seed=0)
     inputs = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)

@@ -12,7 +12,7 @@ and items are numbered as in their ids: 'u7' is row 7, 'i12' is row 12.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 import pyarrow as pa
@@ -20,93 +20,107 @@ import pyarrow.compute as pc
 
 from recsys.data.log import Log
 from recsys.data.schema import TIME
-from recsys.data.sources.columns import check_options, constant
-from recsys.data.sources.world import (
-    PAGE_SIZE,
-    LoggingPolicy,
-    World,
-    draw_rows,
-    make_world,
+from recsys.data.sources.behaviour import (
+    DEVICES,
+    REQUEST_GAP_US,
+    REQUESTS_PER_SESSION,
+    SURFACES,
+    TOPIC_WORDS,
+    Finds,
+    Pages,
+    Sessions,
+    draw_finds,
+    draw_sessions,
+    shown_us,
 )
+from recsys.data.sources.columns import check_options, constant
+from recsys.data.sources.world import DAY_US, PAGE_SIZE, LoggingPolicy, World, make_world
 from recsys.errors import ConfigError
 from recsys.settings import DataSettings
 
-_COUNTRIES = ("BR", "DE", "FR", "IN", "JP", "US")
-_LANGUAGES = ("pt", "de", "fr", "hi", "ja", "en")
+COUNTRIES = ("BR", "DE", "FR", "IN", "JP", "US")
+LANGUAGES = ("pt", "de", "fr", "hi", "ja", "en")
 _GENDERS = ("female", "male")
-_DEVICES = ("mobile", "desktop", "tv")
-_SURFACES = ("home", "watch_next")
-_TOPIC_WORDS = ("news", "guide", "live", "best", "funny", "review")
 
 _BLOCK_EVENTS = 200_000
-_REQUESTS_PER_SESSION = 2.0
-_SEARCH_SHARE = 0.15
 _SESSIONS, _IMPRESSIONS, _SEARCHES = 1, 2, 3
 """Random streams of a block: one a kind, so that each can be generated alone."""
 
 
-@dataclass(frozen=True)
-class Sessions:
-    """S visits of the users of one block.
-
-    Args:
-        user: int64 [S].
-        number: int64 [S], 0, 1, ... within the user.
-        start_us: int64 [S].
-        num_requests: int64 [S], pages asked for, at least one.
-        device: int64 [S].
-        is_logged_in, has_search: bool [S].
-    """
-
-    user: np.ndarray
-    number: np.ndarray
-    start_us: np.ndarray
-    num_requests: np.ndarray
-    device: np.ndarray
-    is_logged_in: np.ndarray
-    has_search: np.ndarray
-
-    def ids(self) -> pa.Array:
-        """Return the session ids: 's7-0' is the first of user 7."""
-        return _join("s", _text(self.user), "-", _text(self.number))
-
-
 def read(settings: DataSettings, seed: int) -> Log:
     """Draw the world of a seed; its events and searches are generated as they are read."""
-    check_options(settings, ("users", "items", "days", "events"))
-    num_users = _count(settings, "users", 2_000, at_least=1)
-    world = make_world(
-        num_users=num_users,
-        num_items=_count(settings, "items", 1_000, at_least=40),
-        num_days=_count(settings, "days", 14, at_least=1),
-        num_countries=len(_COUNTRIES),
-        seed=seed,
-    )
+    world = world_of(settings, seed)
     policy = LoggingPolicy(world)
-    events_per_user = _count(settings, "events", 60 * num_users, at_least=1) / num_users
-    sessions_per_user = events_per_user / (_REQUESTS_PER_SESSION * PAGE_SIZE)
+    num_days = (world.end_us - world.start_us) // DAY_US
+    sessions_per_user = mean_sessions(settings, world)
+    events_per_user = _events_per_user(settings, world)
     block_users = max(1, int(_BLOCK_EVENTS / events_per_user))
 
     def blocks() -> Iterator[tuple[int, Sessions]]:
-        for block, first in enumerate(range(0, num_users, block_users)):
-            users = np.arange(first, min(first + block_users, num_users))
+        for block, first in enumerate(range(0, world.num_users, block_users)):
+            users = np.arange(first, min(first + block_users, world.num_users))
             rng = _stream(seed, block, _SESSIONS)
-            yield block, _sessions(world, users, sessions_per_user, rng)
+            yield (
+                block,
+                draw_sessions(
+                    world,
+                    users,
+                    sessions_per_user,
+                    first_us=world.start_us,
+                    num_days=num_days,
+                    rng=rng,
+                ),
+            )
+
+    def finds(block: int, sessions: Sessions) -> Finds:
+        rng = _stream(seed, block, _SEARCHES)
+        return draw_finds(world, policy, sessions, earliest_us=world.start_us, rng=rng)
 
     def events() -> Iterator[pa.Table]:
         for block, sessions in blocks():
-            _, found = _searches(world, policy, sessions, _stream(seed, block, _SEARCHES))
-            shown = _impressions(world, policy, sessions, _stream(seed, block, _IMPRESSIONS))
+            found = found_table(world, sessions, finds(block, sessions))
+            pages = _draw_pages(world, policy, sessions, _stream(seed, block, _IMPRESSIONS))
+            shown = shown_table(world, sessions, pages, policy="topic_mixture")
             yield pa.concat_tables([shown, found])
 
     def searches() -> Iterator[pa.Table]:
         for block, sessions in blocks():
-            yield _searches(world, policy, sessions, _stream(seed, block, _SEARCHES))[0]
+            yield search_table(sessions, finds(block, sessions))
 
     truth = {field.name: getattr(world, field.name) for field in fields(world)}
     return Log(
-        events, searches, items=_items(world), users=_users(world), truth={**truth, "world": world}
+        events,
+        searches,
+        items=item_table(world),
+        users=user_table(world),
+        truth={**truth, "world": world},
     )
+
+
+def world_of(settings: DataSettings, seed: int) -> World:
+    """Draw the world of a seed, as large as the options say.
+
+    Raises:
+        ConfigError: An option is unknown or no size.
+    """
+    check_options(settings, ("users", "items", "days", "events"))
+    return make_world(
+        num_users=_count(settings, "users", 2_000, at_least=1),
+        num_items=_count(settings, "items", 1_000, at_least=40),
+        num_days=_count(settings, "days", 14, at_least=1),
+        num_countries=len(COUNTRIES),
+        seed=seed,
+    )
+
+
+def mean_sessions(settings: DataSettings, world: World) -> float:
+    """Return how often a user comes in the days of the log, on average."""
+    return _events_per_user(settings, world) / (REQUESTS_PER_SESSION * PAGE_SIZE)
+
+
+def _events_per_user(settings: DataSettings, world: World) -> float:
+    num_events = _count(settings, "events", 60 * world.num_users, at_least=1)
+    return num_events / world.num_users
 
 
 def _count(settings: DataSettings, key: str, default: int, *, at_least: int) -> int:
@@ -122,99 +136,94 @@ def _stream(seed: int, block: int, kind: int) -> np.random.Generator:
     return np.random.default_rng([seed, kind, block])
 
 
-def _sessions(
-    world: World, users: np.ndarray, sessions_per_user: float, rng: np.random.Generator
-) -> Sessions:
-    counts = rng.poisson(sessions_per_user * world.activity[users])
-    user = np.repeat(users, counts)
-    num_sessions = len(user)
-    first = np.repeat(np.cumsum(counts) - counts, counts)
-    home_device = rng.choice(len(_DEVICES), len(users), p=(0.6, 0.25, 0.15))
-    is_elsewhere = rng.random(num_sessions) < 0.2
-    other_device = rng.integers(len(_DEVICES), size=num_sessions)
-    start_us = _visit_times(world, num_sessions, rng)
-    return Sessions(
-        user=user,
-        number=np.arange(num_sessions) - first,
-        start_us=start_us[np.lexsort((start_us, user))],
-        num_requests=rng.geometric(1 / _REQUESTS_PER_SESSION, num_sessions),
-        device=np.where(is_elsewhere, other_device, np.repeat(home_device, counts)),
-        is_logged_in=rng.random(num_sessions) < 0.85,
-        has_search=rng.random(num_sessions) < _SEARCH_SHARE,
-    )
-
-
-def _visit_times(world: World, num_sessions: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw when sessions begin, most of them in the evening: int64 [S]."""
-    hour_us, day_us = 3_600_000_000, 24 * 3_600_000_000
-    day = rng.integers((world.end_us - world.start_us) // day_us, size=num_sessions)
-    hour = rng.normal(19.0, 4.0, num_sessions) % 24
-    return world.start_us + day * day_us + (hour * hour_us).astype(np.int64)
-
-
-def _impressions(
+def _draw_pages(
     world: World, policy: LoggingPolicy, sessions: Sessions, rng: np.random.Generator
-) -> pa.Table:
-    session = np.repeat(np.arange(len(sessions.user)), sessions.num_requests)
-    request = np.arange(len(session)) - np.searchsorted(session, session)
-    request_us = sessions.start_us[session] + request * 300_000_000
+) -> Pages:
+    session, request = sessions.requests()
+    request_us = sessions.start_us[session] + request * REQUEST_GAP_US
     users = sessions.user[session]
     # Uploads end with the log; a page asked for later is drawn from what was there at its end.
     policy_us = np.minimum(request_us, world.end_us)
     items, propensity = policy.draw_pages(
         world.topic_probabilities(users, policy_us), policy_us, rng=rng
     )
-    surface = rng.integers(len(_SURFACES), size=len(session))
-    page = np.repeat(np.arange(len(session)), PAGE_SIZE)
-    position = np.tile(np.arange(PAGE_SIZE), len(session))
-    request_id = _join(sessions.ids().take(pa.array(session)), "-", _text(request))
+    surface = rng.integers(len(SURFACES), size=len(session))
+    outcomes = world.draw_outcomes(
+        np.repeat(users, PAGE_SIZE),
+        items.ravel(),
+        np.tile(np.arange(PAGE_SIZE), len(users)),
+        shown_us(request_us, PAGE_SIZE).ravel(),
+        rng=rng,
+    )
+    clicked, watch_ms, liked = (values.reshape(items.shape) for values in outcomes)
+    return Pages(session, request, surface, request_us, items, propensity, clicked, watch_ms, liked)
+
+
+def shown_table(world: World, sessions: Sessions, pages: Pages, *, policy: str) -> pa.Table:
+    """Return what was shown as events of the contract.
+
+    Args:
+        world: Whose items.
+        sessions: Of the pages.
+        pages: Places without an item give no event.
+        policy: Name of what chose the items.
+    """
+    page, position = np.nonzero(pages.items >= 0)
+    request_id = _join(
+        _session_ids(sessions).take(pa.array(pages.session)), "-", _text(pages.request)
+    )
     row_request_id = request_id.take(pa.array(page))
+    propensity = pages.propensity[page, position].astype(np.float32)
     details = {
         "request_id": row_request_id,
         "event_id": _join(row_request_id, "-", _text(position)),
         "position": pa.array(position.astype(np.int16)),
-        "surface": _pick(_SURFACES, surface[page]),
-        "propensity": pa.array(propensity.ravel().astype(np.float32)),
-        "policy": constant("topic_mixture", len(page)),
+        "surface": _pick(SURFACES, pages.surface[page]),
+        "propensity": pa.array(propensity, mask=np.isnan(propensity)),
+        "policy": constant(policy, len(page)),
         "is_impression": constant(True, len(page)),
     }
-    # An item comes into view two seconds after the one above it.
-    time_us = request_us[page] + position * 2_000_000
-    outcomes = world.draw_outcomes(users[page], items.ravel(), position, time_us, rng=rng)
-    return _events(world, sessions, session[page], items.ravel(), time_us, outcomes, details)
-
-
-def _searches(
-    world: World, policy: LoggingPolicy, sessions: Sessions, rng: np.random.Generator
-) -> tuple[pa.Table, pa.Table]:
-    """Return the searches, and the watches that they led to ten seconds later."""
-    session = np.flatnonzero(sessions.has_search)
-    users, time_us = sessions.user[session], sessions.start_us[session] - 60_000_000
-    time_us = np.maximum(time_us, world.start_us)
-    topics = draw_rows(world.topic_probabilities(users, time_us), rng=rng)
-    word = _pick(_TOPIC_WORDS, rng.integers(len(_TOPIC_WORDS), size=len(session)))
-    query = _join("topic", _text(topics), " ", word)
-    searches = pa.table(
-        {"user_id": _join("u", _text(users)), "event_time": _times(time_us), "query": query}
+    outcomes = tuple(
+        values[page, position] for values in (pages.clicked, pages.watch_ms, pages.liked)
     )
-    items = policy.draw_in_topics(topics, time_us, rng=rng)
-    found_us = time_us + 10_000_000
-    affinity = world.affinity(users, items, found_us)
-    watch_ms = world.draw_watch_ms(affinity, items, rng=rng)
-    liked = rng.random(len(session)) < 0.1
-    request_id = _join(sessions.ids().take(pa.array(session)), "-search")
+    time_us = pages.shown_us[page, position]
+    items = pages.items[page, position]
+    return _events(world, sessions, pages.session[page], items, time_us, outcomes, details)
+
+
+def search_table(sessions: Sessions, finds: Finds) -> pa.Table:
+    """Return searches as the contract has them."""
+    users = sessions.user[finds.session]
+    return pa.table(
+        {
+            "user_id": _join("u", _text(users)),
+            "event_time": _times(finds.search_us),
+            "query": pa.array(queries(finds), pa.string()),
+        }
+    )
+
+
+def queries(finds: Finds) -> list[str]:
+    """Return the texts of searches."""
+    words = zip(finds.topic.tolist(), finds.word.tolist(), strict=True)
+    return [f"topic{topic} {TOPIC_WORDS[word]}" for topic, word in words]
+
+
+def found_table(world: World, sessions: Sessions, finds: Finds) -> pa.Table:
+    """Return the watches that searches led to as events of the contract."""
+    number = len(finds.session)
+    request_id = _join(_session_ids(sessions).take(pa.array(finds.session)), "-search")
     details = {
         "request_id": request_id,
         "event_id": request_id,
-        "position": pa.nulls(len(session), pa.int16()),
-        "surface": constant("search", len(session)),
-        "propensity": pa.nulls(len(session), pa.float32()),
-        "policy": pa.nulls(len(session), pa.string()),
-        "is_impression": constant(False, len(session)),
+        "position": pa.nulls(number, pa.int16()),
+        "surface": constant("search", number),
+        "propensity": pa.nulls(number, pa.float32()),
+        "policy": pa.nulls(number, pa.string()),
+        "is_impression": constant(False, number),
     }
-    clicked = np.ones(len(session), bool)
-    outcomes = (clicked, watch_ms, liked)
-    return searches, _events(world, sessions, session, items, found_us, outcomes, details)
+    outcomes = (np.ones(number, bool), finds.watch_ms, finds.liked)
+    return _events(world, sessions, finds.session, finds.item, finds.found_us, outcomes, details)
 
 
 def _events(
@@ -223,7 +232,7 @@ def _events(
     session: np.ndarray,
     items: np.ndarray,
     time_us: np.ndarray,
-    outcomes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    outcomes: tuple[np.ndarray, ...],
     details: dict[str, pa.Array],
 ) -> pa.Table:
     clicked, watch_ms, liked = outcomes
@@ -236,20 +245,21 @@ def _events(
         "watch_ms": pa.array(watch_ms),
         "liked": pa.array(liked),
         "duration_ms": pa.array(world.item_duration_ms[items]),
-        "session_id": sessions.ids().take(pa.array(session)),
-        "device": _pick(_DEVICES, sessions.device[session]),
-        "country": _pick(_COUNTRIES, world.user_country[users]),
-        "language": _pick(_LANGUAGES, world.user_country[users]),
+        "session_id": _session_ids(sessions).take(pa.array(session)),
+        "device": _pick(DEVICES, sessions.device[session]),
+        "country": _pick(COUNTRIES, world.user_country[users]),
+        "language": _pick(LANGUAGES, world.user_country[users]),
         "logged_in": pa.array(sessions.is_logged_in[session]),
     }
     return pa.table(columns | details)
 
 
-def _items(world: World) -> pa.Table:
+def item_table(world: World) -> pa.Table:
+    """Return the items table."""
     numbers = _text(np.arange(world.num_items))
     topic = _join("topic", _text(world.item_topic))
     one_each = pa.array(np.arange(world.num_items + 1, dtype=np.int32))
-    language = world.item_channel % len(_LANGUAGES)
+    language = world.item_channel % len(LANGUAGES)
     return pa.table(
         {
             "item_id": _join("i", numbers),
@@ -258,22 +268,29 @@ def _items(world: World) -> pa.Table:
             "topics": pa.ListArray.from_arrays(one_each, topic),
             "duration_ms": pa.array(world.item_duration_ms),
             "upload_time": _times(world.item_upload_us),
-            "language": _pick(_LANGUAGES, language),
+            "available_from": _times(world.item_upload_us),
+            "language": _pick(LANGUAGES, language),
         }
     )
 
 
-def _users(world: World) -> pa.Table:
+def user_table(world: World) -> pa.Table:
+    """Return the users table."""
     gender = _pick(_GENDERS, np.maximum(world.user_gender, 0))
     return pa.table(
         {
             "user_id": _join("u", _text(np.arange(world.num_users))),
-            "country": _pick(_COUNTRIES, world.user_country),
-            "language": _pick(_LANGUAGES, world.user_country),
+            "country": _pick(COUNTRIES, world.user_country),
+            "language": _pick(LANGUAGES, world.user_country),
             "gender": pc.if_else(pa.array(world.user_gender < 0), None, gender),
             "birth_year": pa.array(world.birth_year),
         }
     )
+
+
+def _session_ids(sessions: Sessions) -> pa.Array:
+    """Return the session ids: 's7-0' is the first of user 7."""
+    return _join("s", _text(sessions.user), "-", _text(sessions.number))
 
 
 def _text(numbers: np.ndarray) -> pa.Array:

@@ -1,0 +1,1 @@
+"""The synthetic world as a site: what would really have come of a recommender."""
