@@ -45,8 +45,11 @@ def world(tiny_run, tiny_bundle):
         item["channel_id"] = None if row % 11 == 5 else item["channel_id"]
         item["upload_time"] = None if row % 13 == 6 else item["upload_time"]
     moment = pa.timestamp("us", tz="UTC")
-    schema = bundle.catalogue.table.schema.append(pa.field("available_until", moment))
-    table = pa.Table.from_pylist(items, schema=schema.append(pa.field("available_from", moment)))
+    table = pa.Table.from_pylist(items, schema=bundle.catalogue.table.schema)
+    for name in ("available_until", "available_from"):
+        column = pa.array([item[name] for item in items], moment)
+        others = [other for other in table.column_names if other != name]
+        table = table.select(others).append_column(name, column)
     rows, vectors = np.arange(len(items)), np.asarray(bundle.item_vectors)[:NUM_VECTORS]
     features = replace(
         bundle.item_features,

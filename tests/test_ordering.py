@@ -184,7 +184,7 @@ def test_broken_process_leaves_the_greedy_order(
 def test_late_process_leaves_the_greedy_order(bundles, requests):
     recommender = Recommender(bundles["thompson"])
     recommender.recommend(requests[:1])
-    remaining = iter([10.0, 0.0])
+    remaining = iter([10.0, 10.0, 0.0])  # of the answer, of the ranker, of the process
     answer = recommender.recommend(requests[:1], time_remaining=lambda: next(remaining))[0]
     assert answer.degraded_stages == ("exploration",)
     assert answer.items[0].expected_watch_seconds is not None
