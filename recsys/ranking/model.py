@@ -293,7 +293,7 @@ class RankingModel(keras.Model):  # type: ignore[misc]
         embedded = embed_items(self.tables, self.spec, batch, "recent")
         embedded.append(self.event_tables["outcome"](batch["recent_outcome"]))
         embedded.append(self.event_tables["age"](batch["recent_age"]))
-        embedded.append(ops.cast(is_event, "float32")[..., None] * self.places)
+        embedded.append(ops.cast(is_event, self.places.dtype)[..., None] * self.places)
         events = self._embedded(embedded, training)
         return events, events, is_event
 

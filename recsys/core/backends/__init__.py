@@ -5,6 +5,7 @@ and changes rows of a table. Only the module of the backend that Keras runs on i
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Protocol, TypeAlias
 
@@ -61,6 +62,27 @@ def compile_call(
 ) -> Callable[[ArrayBatch], np.ndarray]:
     """Return a compiled function that computes something of a model without changing it."""
     return _module().compile_call(model, function)
+
+
+def gradients_of(
+    function: Callable[[Batch], Tensor],
+    variables: Sequence[keras.Variable],
+    *,
+    is_compiled: bool = True,
+) -> Callable[[ArrayBatch], tuple[float, list[np.ndarray]]]:
+    """Return a function that gives a scalar of a batch, and its gradients.
+
+    Args:
+        function: Batch -> scalar.
+        variables: What the gradients are of, dense; zeros where the scalar does not depend on one.
+        is_compiled: Pays from a few calls on. All other variables have to stay as they are then.
+    """
+    return _module().gradients_of(function, variables, is_compiled=is_compiled)
+
+
+def backend_double_precision() -> AbstractContextManager[None]:
+    """Let the backend hold float64 within the block; JAX does not by default."""
+    return _module().double_precision()
 
 
 def gather_rows(table: keras.Variable, codes: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Gradients and compilation under JAX: `value_and_grad` over Keras's stateless scope, jitted."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -69,6 +70,33 @@ def compile_call(
         return np.asarray(call(trainable, other, batch))
 
     return call_now
+
+
+def gradients_of(
+    function: Callable[[Batch], jax.Array],
+    variables: Sequence[keras.Variable],
+    *,
+    is_compiled: bool,
+) -> Callable[[Batch], tuple[float, list[np.ndarray]]]:
+    """Return a function that gives a scalar of a batch, and its gradients."""
+
+    def of_values(values: Values, batch: Batch) -> jax.Array:
+        with keras.StatelessScope(list(zip(variables, values, strict=True))):
+            return function(batch)
+
+    differentiate = jax.value_and_grad(of_values)
+    ready = jax.jit(differentiate) if is_compiled else differentiate
+
+    def differentiate_now(batch: Batch) -> tuple[float, list[np.ndarray]]:
+        value, gradients = ready([variable.value for variable in variables], batch)
+        return float(value), [np.asarray(gradient) for gradient in gradients]
+
+    return differentiate_now
+
+
+def double_precision() -> AbstractContextManager[None]:
+    """Let JAX hold float64, which it else makes float32."""
+    return jax.enable_x64(True)
 
 
 def gather_rows(table: keras.Variable, codes: Any) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -43,6 +44,36 @@ def compile_call(
     """Return a compiled function that computes something of a model without changing it."""
     compiled = tf.function(function)
     return lambda batch: compiled(batch).numpy()
+
+
+def gradients_of(
+    function: Callable[[Batch], tf.Tensor],
+    variables: Sequence[keras.Variable],
+    *,
+    is_compiled: bool,
+) -> Callable[[Batch], tuple[float, list[np.ndarray]]]:
+    """Return a function that gives a scalar of a batch, and its dense gradients."""
+    values = [variable.value for variable in variables]
+
+    def differentiate(batch: Batch) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            value = function(batch)
+        gradients = tape.gradient(value, values, unconnected_gradients="zero")
+        return value, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    ready = tf.function(differentiate, reduce_retracing=True) if is_compiled else differentiate
+
+    def differentiate_now(batch: Batch) -> tuple[float, list[np.ndarray]]:
+        value, gradients = ready(batch)
+        return float(value), [gradient.numpy() for gradient in gradients]
+
+    return differentiate_now
+
+
+def double_precision() -> AbstractContextManager[None]:
+    """Do nothing: TensorFlow holds float64 as it is."""
+    return nullcontext()
 
 
 def gather_rows(table: keras.Variable, codes: Any) -> tf.Tensor:

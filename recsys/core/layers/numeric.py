@@ -66,7 +66,8 @@ class QuantileRamps(keras.layers.Layer):  # type: ignore[misc]
             float32 [..., 4F], without powers [..., (P + 1) F].
         """
         filled, is_missing = split_missing(values)
-        low, width = ops.convert_to_tensor(self.low), ops.convert_to_tensor(self.width)
+        low = ops.convert_to_tensor(self.low, filled.dtype)
+        width = ops.convert_to_tensor(self.width, filled.dtype)
         ramps = ops.clip((filled[..., None] - low) / width, 0.0, 1.0)
         if self.num_pieces > 1:
             return ops.concatenate([self._pieces(ramps, is_missing), is_missing], axis=-1)
