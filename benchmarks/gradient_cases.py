@@ -9,37 +9,54 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import ModuleType
+from typing import get_args
 
 import keras
 import numpy as np
 from keras import ops
 
 from benchmarks import gradient_nets
+from recsys.candidates import interests
 from recsys.core import gradient_check, losses, softmax
 from recsys.core.layers import (
+    activations,
     attention,
     bag,
+    capsules,
+    convolution,
     cross,
     dense,
     embedding,
     experts,
+    normalisation,
     numeric,
     prefixes,
+    residual,
     shallow,
     skip,
     target_attention,
     tower,
 )
 from recsys.core.random import stream
+from recsys.settings import LayerSettings
+from recsys.settings.layers import Activation
 
 Case = Callable[[np.random.Generator], Mapping[str, float]]
 
 PACKAGES = ("recsys.core", "recsys.candidates", "recsys.ranking", "recsys.exploration")
-FUNCTION_MODULES = ("recsys.core.layers.", "recsys.core.losses", "recsys.core.softmax")
+FUNCTION_MODULES = (
+    "recsys.core.layers.",
+    "recsys.core.losses",
+    "recsys.core.softmax",
+    "recsys.candidates.interests",
+)
 """Whose public functions of tensors are layers or losses too."""
 
 NOT_CHECKED = {
+    "recsys.core.layers.activations.activation_of": "each name in a tower",
+    "recsys.core.layers.dense.new_dense": "Tower",
     "recsys.candidates.encoder.HistoryEncoder": "CandidateModel is checked with each encoder",
     "recsys.candidates.item_table.ItemTable": "CandidateModel is checked with it",
 }
@@ -122,7 +139,29 @@ POSITIONS = np.array([[0, 2, 5], [1, 3, 4]])
 CODES = np.array([[1, 2, 0], [3, 0, 0]])
 LABELS = np.array([0, 3, 1, 3])
 
+COUNTED = np.array([True, True, True, False, True, True])
+
+
+def _tower(**changes: object) -> Case:
+    """Return the case of a tower whose layers have some settings."""
+    layers = LayerSettings.model_validate(changes)
+    return _layer(
+        lambda: tower.Tower((5, 3), 0.3, layers=layers, seed=0),
+        _normal(6, 4),
+        training=True,
+        is_counted=COUNTED,
+    )
+
+
+def _block(**changes: object) -> Case:
+    layers = LayerSettings.model_validate(changes)
+    return _layer(
+        lambda: residual.ResidualBlock(4, 0.2, layers=layers, seed=0), _normal(6, 4), training=True
+    )
+
+
 CASES: dict[str, Case] = {
+    "recsys.core.layers.activations.gaussian": _function(activations.gaussian, _normal(3, 2)),
     "recsys.core.layers.attention.RelativeBias": _layer(
         _Attended, _normal(2, 4, 3), np.array([[0.0, 60.0, 3600.0, 9000.0], [0.0, 0.2, 1.3, 2.0]])
     ),
@@ -144,6 +183,18 @@ CASES: dict[str, Case] = {
     ),
     "recsys.core.layers.bag.masked_mean": _function(
         lambda rows: bag.masked_mean(rows, ops.convert_to_tensor(CODES)), _normal(2, 3, 4)
+    ),
+    "recsys.core.layers.capsules.InterestCapsules": _layer(
+        lambda: capsules.InterestCapsules(3, num_interests=2, num_rounds=3, seed=0),
+        _normal(2, 5, 3),
+        POSITIONS,
+    ),
+    "recsys.core.layers.capsules.squash": _function(capsules.squash, _normal(4, 3)),
+    "recsys.core.layers.convolution.PrefixConvolution": _layer(
+        lambda: convolution.PrefixConvolution(
+            3, length=4, heights=(1, 3), num_filters=2, num_vertical=2, seed=0
+        ),
+        _normal(2, 5, 3),
     ),
     "recsys.core.layers.cross.LowRankCross": _layer(
         lambda: cross.LowRankCross(2, 2, seed=0), _normal(5, 4)
@@ -184,9 +235,27 @@ CASES: dict[str, Case] = {
         _normal(2, 4, 2),
         np.array([[1, 1, 0, 1], [0, 0, 0, 0]]),
     ),
-    "recsys.core.layers.tower.Tower": _layer(
-        lambda: tower.Tower((5, 3), 0.3, seed=0), _normal(6, 4), training=True
+    "recsys.core.layers.normalisation.Normaliser": _layer(
+        lambda: normalisation.Normaliser("batch"), _normal(6, 3), training=True, is_counted=COUNTED
     ),
+    "recsys.core.layers.normalisation.Normaliser, of layers": _layer(
+        lambda: normalisation.Normaliser("layer"), _normal(6, 3)
+    ),
+    "recsys.core.layers.residual.ResidualBlock": _block(residual="v1", normalisation="batch"),
+    "recsys.core.layers.residual.ResidualBlock, v2": _block(residual="v2", activation="tanh"),
+    "recsys.core.layers.residual.ResidualBlock, bottleneck": _block(residual="bottleneck"),
+    "recsys.core.layers.tower.HiddenLayer": _layer(
+        lambda: tower.HiddenLayer(
+            3, 0.0, layers=LayerSettings(), number=0, seed=0, precision="float32"
+        ),
+        _normal(6, 4),
+    ),
+    "recsys.core.layers.tower.Tower": _tower(),
+    "recsys.core.layers.tower.Tower, residual": _tower(residual="v2", normalisation="layer"),
+    **{
+        f"recsys.core.layers.tower.Tower, {name}": _tower(activation=name)
+        for name in get_args(Activation)
+    },
     "recsys.core.losses.weighted_mean": _function(
         losses.weighted_mean, _normal(4), np.array([0.0, 1.0, 1.0, 1.0])
     ),
@@ -241,6 +310,21 @@ CASES: dict[str, Case] = {
         gradient_nets.check_candidate_net(
             rng, loss="sampled_softmax", similarity="cosine", encoder="gru"
         )
+    ),
+    **{
+        f"recsys.candidates.model.CandidateModel, {encoder}": partial(
+            gradient_nets.check_candidate_net, encoder=encoder, filter_length=4, watch_times=True
+        )
+        for encoder in ("lstm", "convolution", "attention", "capsules")
+    },
+    "recsys.candidates.interests.by_interest": _function(
+        lambda rows: interests.by_interest(rows, 3), _normal(2, 3, 2)
+    ),
+    "recsys.candidates.interests.nearest_interest": _function(
+        lambda vectors: interests.nearest_interest(
+            vectors, ops.convert_to_tensor(np.linspace(-1.0, 1.0, 6).reshape(3, 2)), 2
+        ),
+        _normal(6, 2),
     ),
     "recsys.ranking.model.RankingModel": lambda rng: gradient_nets.check_ranking_net(rng),
     "recsys.exploration.neural_process.NeuralProcess": gradient_nets.check_neural_process,

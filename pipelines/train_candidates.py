@@ -3,7 +3,8 @@
 user_tower.onnx, item_vectors.npy   what a bundle takes
 successors.npy                      int32 [N, L], where the net is told what followed an item
 model.json                          the tower's inputs and widths, validation metrics
-user_vectors.parquet                user_id, vector: as of `data_until`, for other systems
+user_vectors.parquet                user_id, vector: as of `data_until`, for other systems; a row
+                                    an interest
 curves.json, tensorboard/           how the training went
 weights.npz                         for the net of a later log to begin with
 unfinished/                         checkpoints to go on from
@@ -344,9 +345,10 @@ def _write_user_vectors(
     schema = pa.schema([("user_id", pa.string()), ("vector", vector)])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for shard in track(log.shards, "user vectors"):
-            vectors = nets.user_vectors(_inputs_of(shard, log, settings))[:, 0]
+            vectors = nets.user_vectors(_inputs_of(shard, log, settings))
             columns = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), nets.width)
-            ids = pa.array(shard.user_ids.astype(np.str_).tolist(), pa.string())
+            user_ids = np.repeat(shard.user_ids.astype(np.str_), settings.interests)
+            ids = pa.array(user_ids.tolist(), pa.string())
             writer.write_table(pa.Table.from_arrays([ids, columns], schema=schema))
 
 
@@ -369,7 +371,7 @@ def _describe(
         "inputs": list(dict.fromkeys(inputs)),
         "context": list(settings.context),
         "history_length": settings.history_length,
-        "interests": 1,
+        "interests": settings.interests,
         "members": len(nets.models),
         "width": nets.width,
         "similarity": settings.similarity,

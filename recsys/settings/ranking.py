@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from recsys.settings.base import Settings
+from recsys.settings.layers import LayerSettings
 from recsys.settings.training import TrainingSettings
 
 HEADS = ("expected", "median", "completion", "click", "like", "percentile", "curve")
@@ -99,6 +100,8 @@ class RankingSettings(Settings):
     attention_dropout: float = Field(default=0.5, ge=0, lt=1)
     hidden: tuple[int, ...] = (256, 128)
     """Widths of the layers; none leaves a linear net (but for the cross layers)."""
+    layers: LayerSettings = LayerSettings()
+    """Of all but the first layer, which is shared by a request's candidates, residual blocks."""
     num_experts: int = Field(default=1, ge=1)
     """Towers behind the first layer, which each head mixes by a gate of its own; 1: one shared."""
     gate_dropout: float = Field(default=0.1, ge=0, lt=1)
