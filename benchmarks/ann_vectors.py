@@ -19,7 +19,7 @@ from recsys.artefacts import save_arrays
 from recsys.candidates.model import CandidateModel, CandidateSizes
 from recsys.candidates.negatives import NegativeSampler
 from recsys.core.backends import compile_call, compile_step, to_numpy
-from recsys.core.optimizers.adam import new_optimizer
+from recsys.core.optimizers.by_name import new_optimizer
 from recsys.core.random import stream
 from recsys.progress import progress
 from recsys.settings import CandidateSettings, TrainingSettings

@@ -19,7 +19,7 @@ from recsys.candidates.successors import count_successors
 from recsys.candidates.user_tower import successor_weights
 from recsys.core.backends import compile_step, to_numpy
 from recsys.core.checkpoint import write_variables
-from recsys.core.optimizers.adam import new_optimizer
+from recsys.core.optimizers.by_name import new_optimizer
 from recsys.data.examples import TRAINING
 from tests.candidates.small_log import (
     NUM_ITEMS,

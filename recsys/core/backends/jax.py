@@ -17,6 +17,8 @@ def compile_step(
     model: keras.Model,
     loss: Callable[[Batch], tuple[jax.Array, dict[str, jax.Array]]],
     optimizer: Any,
+    *,
+    has_norm: bool,
 ) -> Callable[[Batch], tuple[jax.Array, dict[str, jax.Array]]]:
     """Return a compiled function that takes one optimizer step on a batch."""
     variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
@@ -40,6 +42,8 @@ def compile_step(
         trainable, other, slots = state
         differentiate = jax.value_and_grad(forward, has_aux=True)
         (value, (figures, other)), gradients = differentiate(trainable, other, batch)
+        if has_norm:
+            figures = {**figures, "gradient_norm": norm_of(gradients)}
         trainable, slots = update(trainable, slots, gradients)
         return value, figures, (trainable, other, slots)
 
@@ -120,6 +124,21 @@ def update_rows(
     for slot, value in zip(slots, new_values, strict=True):
         slot.assign(value)
     table.assign(table.value - change)
+
+
+def gradient_values(gradient: Any) -> Any:
+    """Return the gradient: JAX's are dense."""
+    return gradient
+
+
+def with_gradient_values(gradient: Any, values: Any) -> Any:
+    """Return the values."""
+    return values
+
+
+def norm_of(values: Sequence[jax.Array]) -> jax.Array:
+    """Return the length of all values taken together."""
+    return jax.numpy.sqrt(sum(jax.numpy.sum(each**2) for each in values))
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
