@@ -37,6 +37,7 @@ from recsys.candidates.side_by_side import SideBySide
 from recsys.candidates.vectors import BulkTower, Inputs, ValidationRanking, served_inputs
 from recsys.candidates.weights import IdSpaces, load_weights, save_weights
 from recsys.core.random import stream, stream_seed
+from recsys.core.tensorboard import MAX_PROJECTED, write_projector
 from recsys.core.training import AfterEpoch, TrainingHistory, train
 from recsys.data.examples import TRAINING, VALIDATION
 from recsys.data.prepared import Prepared, Shard, load_prepared
@@ -67,7 +68,10 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
         save_weights(model, out / _numbered(WEIGHTS, number))
         export_user_tower(model, inputs, out / _numbered("user_tower.onnx", number), factor=factor)
     crowd = served_crowd_of(log, settings.candidates, learned_until=log.data_until)
-    np.save(out / "item_vectors.npy", item_vectors(nets, log, crowd))
+    vectors = item_vectors(nets, log, crowd)
+    np.save(out / "item_vectors.npy", vectors)
+    if settings.candidates.training.tensorboard_details:
+        _write_projector(vectors, log, out)
     _write_successors(crowd, log, settings.candidates, out / "successors.npy")
     _write_user_vectors(nets, log, settings.candidates, out / "user_vectors.parquet")
     described = _describe(nets, settings.candidates, histories[0])
@@ -327,6 +331,16 @@ def _some_users(user: np.ndarray, max_users: int, seed: int) -> np.ndarray:
     users = np.unique(user)
     chosen = stream(seed, "validation_users").permutation(users)[:max_users]
     return np.isin(user, chosen)
+
+
+def _write_projector(vectors: np.ndarray, log: Prepared, out: Path) -> None:
+    """Show the items watched most, by id and title where there are titles, in the projector."""
+    table = log.catalogue.table
+    rows = np.argsort(-np.asarray(log.catalogue.watch_counts[: len(vectors)]), kind="stable")
+    rows = rows[:MAX_PROJECTED]
+    names = [name for name in ("item_id", "title") if name in table.column_names]
+    columns = {name: table[name].take(pa.array(rows)).to_pylist() for name in names}
+    write_projector(out, vectors[rows], columns)
 
 
 def _write_successors(crowd: Crowd, log: Prepared, settings: CandidateSettings, path: Path) -> None:

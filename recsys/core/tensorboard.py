@@ -76,17 +76,13 @@ def write_projector(
 
     Args:
         directory: Of the training.
-        vectors: float32 [n, D], of which the first `MAX_PROJECTED` are shown.
+        vectors: float32 [n, D]; more than `MAX_PROJECTED` are slow to look at.
         columns: What is known of each, [n] texts a column: ids, titles.
     """
     place = directory / DIRECTORY
     place.mkdir(exist_ok=True)
-    shown = vectors[:MAX_PROJECTED]
-    np.savetxt(place / "vectors.tsv", shown, fmt="%.6g", delimiter="\t")
-    rows = list(
-        zip(*(map(_clean, values[: len(shown)]) for values in columns.values()), strict=True)
-    )
-    lines = ["\t".join(row) for row in rows]
+    np.savetxt(place / "vectors.tsv", vectors, fmt="%.6g", delimiter="\t")
+    lines = ["\t".join(map(_clean, row)) for row in zip(*columns.values(), strict=True)]
     # A file of one column has no line of names: it would be taken for a vector's.
     if len(columns) > 1:
         lines.insert(0, "\t".join(columns))
@@ -109,6 +105,6 @@ def _new_details(path: str) -> Any:
     return tf.summary.create_file_writer(path, filename_suffix=".details")
 
 
-def _clean(text: str) -> str:
+def _clean(text: object) -> str:
     """Return a text without what parts columns and lines."""
     return " ".join(str(text).split())

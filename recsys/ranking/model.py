@@ -246,15 +246,6 @@ class RankingModel(keras.Model):  # type: ignore[misc]
         """Return the sum of the heads' losses and its parts."""
         return self.objective(self(batch, training=training)[:, 0], batch)
 
-    def outputs_and_losses(self, batch: Batch) -> Tensor:
-        """Return raw outputs and losses of each row of a training batch: float32 [B, K + H].
-
-        As served: without what the bias columns do.
-        """
-        served = {name: values for name, values in batch.items() if name != "bias_categorical"}
-        raw = self(served)[:, 0]
-        return ops.concatenate([raw, self.objective.row_losses(raw, batch)], axis=-1)
-
     def _first(
         self, user: Tensor, candidate: Tensor, training: bool, is_counted: Tensor | None
     ) -> Tensor:
@@ -355,6 +346,20 @@ class RankingModel(keras.Model):  # type: ignore[misc]
     def _outputs(self, units: int, name: str, *, use_bias: bool) -> keras.layers.Dense:
         initial = keras.initializers.GlorotUniform(stream_seed(self.seed, name))
         return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=initial, name=name)
+
+
+def outputs_and_losses(net: keras.Model, batch: Batch) -> Tensor:
+    """Return raw outputs and losses of each row of a training batch: float32 [B, K + H].
+
+    As served: without what the bias columns do.
+
+    Args:
+        net: A `RankingModel`, or an ensemble of some.
+        batch: With the labels.
+    """
+    served = {name: values for name, values in batch.items() if name != "bias_categorical"}
+    raw = net(served)[:, 0]
+    return ops.concatenate([raw, net.objective.row_losses(raw, batch)], axis=-1)
 
 
 def _beside(user: Tensor, candidate: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines import train_ranking
 from pipelines.prepare import prepare
-from pipelines.train_ranking import Validation
+from pipelines.ranking_training import Validation
 from recsys.data.examples import TEST, TRAINING, VALIDATION
 from recsys.data.prepared import load_prepared
 from recsys.errors import DataError

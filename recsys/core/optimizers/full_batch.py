@@ -23,7 +23,7 @@ from recsys.core.backends import ArrayBatch, Loss, gradients_of, to_numpy
 
 Method = Literal["l-bfgs", "bfgs", "cg"]
 METHODS = {"l-bfgs": "L-BFGS-B", "bfgs": "BFGS", "cg": "CG"}
-"""By the name in the settings; BFGS holds a matrix of as many rows and columns as there are weights.
+"""By the name in the settings. BFGS holds a matrix, as many rows and columns as there are weights.
 """
 
 
