@@ -81,6 +81,15 @@ def check_ranking_net(rng: np.random.Generator, **changes: Any) -> Mapping[str, 
         "heads": weights | {"curve": {"weight": 0.0}},
     }
     settings = RankingSettings.model_validate(common | changes)
+    model, batch = new_ranking_net(settings, rng)
+    tensors = _tensors(batch)
+    return _check(model, lambda: model.loss_of(tensors)[0], rng)
+
+
+def new_ranking_net(
+    settings: RankingSettings, rng: np.random.Generator
+) -> tuple[RankingModel, Batch]:
+    """Return a net over a few inputs, and a training batch for it."""
     spec = _spec(settings)
     heads = fit_heads(
         tuple(settings.heads.on()),
@@ -95,13 +104,11 @@ def check_ranking_net(rng: np.random.Generator, **changes: Any) -> Mapping[str, 
         quantiles(batch["candidate_numeric"][:, 0], settings.num_quantiles),
     )
     sizes = table_sizes(spec, scale=1.0, max_width=4, has_item_ids=True)
-    model = RankingModel(settings, spec, scales, heads, sizes, seed=0)
-    tensors = _tensors(batch)
-    return _check(model, lambda: model.loss_of(tensors)[0], rng)
+    return RankingModel(settings, spec, scales, heads, sizes, seed=0), batch
 
 
 def ranking_batch(spec: FeatureSpec, rng: np.random.Generator) -> Batch:
-    """Return features and labels of some impressions."""
+    """Return features and labels of some impressions, numbers in single precision."""
     columns = (len(spec.item_categorical), len(spec.item_bags))
     candidates, events = (NUM_ROWS, 1), (NUM_ROWS, spec.recent_length)
 
@@ -116,7 +123,7 @@ def ranking_batch(spec: FeatureSpec, rng: np.random.Generator) -> Batch:
     for name in ("completed", "clicked", "liked"):
         labels[name] = rng.integers(0, 2, NUM_ROWS).astype(float)
         labels[f"{name}_weight"] = np.ones(NUM_ROWS)
-    return {
+    whole = {
         "user_categorical": rng.integers(0, NUM_CODES, (NUM_ROWS, len(spec.user_categorical))),
         "user_numeric": rng.random((NUM_ROWS, len(spec.user_numeric))),
         "history": rng.integers(0, spec.num_item_codes, (NUM_ROWS, 4)),
@@ -130,6 +137,7 @@ def ranking_batch(spec: FeatureSpec, rng: np.random.Generator) -> Batch:
         **items("recent", events),
         **labels,
     }
+    return {name: values.astype(_single(values)) for name, values in whole.items()}
 
 
 def check_neural_process(rng: np.random.Generator) -> Mapping[str, float]:
@@ -190,6 +198,10 @@ def _spec(settings: RankingSettings) -> FeatureSpec:
         retrieval_trained=False,
         priors=Priors(0.1, 10.0, 0.2),
     )
+
+
+def _single(values: np.ndarray) -> type:
+    return np.float32 if np.issubdtype(values.dtype, np.floating) else np.int32
 
 
 def _tensors(batch: Batch) -> Batch:

@@ -349,7 +349,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         label_logits = ops.sum(vectors * ops.take(rows, labels, axis=0), axis=-1)
         if self.settings.similarity == "inner_product":
             bias = ops.convert_to_tensor(self.output_bias)
-            label_logits = label_logits + gather_rows(bias, labels)
+            label_logits = label_logits + gather_rows(self.output_bias, labels)
             vectors = ops.concatenate([vectors, ops.ones_like(vectors[:, :1])], axis=1)
             rows = ops.concatenate([rows, bias[:, None]], axis=1)
         partition = chunked_partition(

@@ -210,7 +210,7 @@ class RankingModel(keras.Model):  # type: ignore[misc]
             self.candidate_dense.build((None, candidate_width))
             self.first_normaliser.build((None, None, hidden[0]))
         first_width = hidden[0] if hidden else user_width + candidate_width
-        self.tower.build((None, first_width))
+        self.tower.build((None, None, first_width))
         if self.cross is not None:
             self.cross.build((None, user_width + candidate_width))
             self.cross_outputs.build((None, user_width + candidate_width))
