@@ -6,8 +6,8 @@
 Goes in: a layer with inputs, or a function of variables. Comes out: the relative error by variable
 and by input, each moved along a random direction, so that every element has a say. What has several
 outputs is made one number by weights drawn at random: a plain sum would not see an error in, say, a
-softmax, whose sum is 1 whatever it computes. Under JAX, Keras's RMS normalisation computes in float32
-whatever it is given: check nets that hold it under TensorFlow.
+softmax, whose sum is 1 whatever it computes. Under JAX, Keras's RMS normalisation computes in
+float32 whatever it is given: check nets that hold it under TensorFlow.
 
 References:
     Nocedal & Wright 2006, Numerical Optimization, section 8.1 (the error of central differences).
