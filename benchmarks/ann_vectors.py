@@ -20,7 +20,7 @@ from recsys.candidates.model import CandidateModel
 from recsys.candidates.negatives import NegativeSampler
 from recsys.candidates.sizes import CandidateSizes
 from recsys.core.backends import compile_call, compile_step, to_numpy
-from recsys.core.optimizers.adam import new_optimizer
+from recsys.core.optimizers.by_name import new_optimizer
 from recsys.core.random import stream
 from recsys.progress import progress
 from recsys.settings import CandidateSettings, TrainingSettings

@@ -56,7 +56,7 @@ from recsys.candidates.negatives import NegativeSampler
 from recsys.candidates.sequences import Labels, join_labels, join_sequences
 from recsys.candidates.vectors import BulkTower, ValidationRanking
 from recsys.core.backends import compile_step
-from recsys.core.optimizers.adam import new_optimizer
+from recsys.core.optimizers.by_name import new_optimizer
 from recsys.data.examples import TEST, TRAINING
 from recsys.data.prepared import Prepared
 from recsys.evaluation.baselines import Covisitation, MatrixFactorization, Popularity, Watches

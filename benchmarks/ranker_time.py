@@ -47,7 +47,7 @@ class Net:
 
     def split(self, batch: Batch) -> Tensor:
         """Return the same, the user's part of the first layer computed once a request."""
-        dense = self.first.dense_layers[0]
+        dense = self.first.steps[0].dense
         kernel = dense.kernel
         user = ops.matmul(batch["user"], kernel[:USER_WIDTH]) + dense.bias
         first = ops.relu(user[:, None] + ops.matmul(batch["candidates"], kernel[USER_WIDTH:]))

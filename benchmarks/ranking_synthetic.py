@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.candidates import CONFIGS
 from benchmarks.output import print_result
 from benchmarks.ranking_kuairand import prepare_once
-from pipelines import train_ranking
+from pipelines import ranking_training, train_ranking
 from pipelines.config import load_settings
 from pipelines.environment import errors_in_a_line, set_up
 from recsys.core.backends import compile_call
@@ -66,8 +66,10 @@ def _train_and_compare(
     with train_ranking.mapped_rows(log, items, spec, place / "rows") as rows:
         out = place / "net"
         out.mkdir(exist_ok=True)
-        model, _ = train_ranking.train_model(rows, spec, settings.ranking, out, seed=settings.seed)
-        calibration = train_ranking.Validation(model, rows).calibration()
+        model, _ = ranking_training.train_model(
+            rows, spec, settings.ranking, out, seed=settings.seed
+        )
+        calibration = ranking_training.Validation(model, rows).calibration()
     scratch = place / "test_rows"
     scratch.mkdir(exist_ok=True)
     test = map_rows(log, items, spec, (TEST,), scratch)

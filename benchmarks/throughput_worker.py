@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.throughput_nets import BATCH_SIZE, HISTORY, Batches, our_net, power_law, stock_net
 from recsys.core.backends import compile_step, to_numpy
-from recsys.core.optimizers.adam import new_optimizer
+from recsys.core.optimizers.by_name import new_optimizer
 from recsys.core.random import stream
 from recsys.settings import TrainingSettings
 

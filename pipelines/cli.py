@@ -18,7 +18,7 @@ from pipelines.cli_state import state_app
 from pipelines.config import load_settings
 from pipelines.environment import errors_in_a_line, set_up
 from recsys.errors import ConfigError
-from recsys.settings import DataSettings
+from recsys.settings import DataSettings, RecsysSettings
 
 app = typer.Typer(
     help="A two-stage recommender: event log to gRPC answers.",
@@ -41,6 +41,9 @@ Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, 
 Out = Annotated[Path, typer.Option("--out", help="Directory of the run.")]
 Force = Annotated[bool, typer.Option("--force", help="Do finished steps again.")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write gradients, tables, graph, item vectors too.")
+]
 StateDirectory = Annotated[
     Path | None, typer.Option("--state", help="Users' states; default: state/ beside the bundle.")
 ]
@@ -60,11 +63,11 @@ def run(
     overrides: Overrides = [],  # noqa: B006  # typer reads the default, nobody changes it
     out: Annotated[Path | None, typer.Option("--out", help="Default: runs/NAME.")] = None,
     force: Force = False,
+    tensorboard: TensorBoard = False,
     as_json: AsJson = False,
 ) -> None:
     """Run every step: prepare, train, index, rank, bundle, state, evaluate."""
-    settings = load_settings(config, overrides)
-    directory = out or Path("runs") / settings.name
+    settings, directory = _settings_and_directory(config, overrides, out, tensorboard)
     run_pipeline.main(settings, directory, forced=force, announce=announce)
     _print_evaluation(directory, as_json)
 
@@ -90,27 +93,60 @@ def _step_command(step: str, name: str, help_text: str) -> None:
         force: Force = False,
         as_json: AsJson = False,
     ) -> None:
-        settings = load_settings(config, overrides)
-        directory = out or Path("runs") / settings.name
-        run_pipeline.run_one(step, settings, directory, forced=force, announce=announce)
-        if step == "evaluation":
-            _print_evaluation(directory, as_json)
-        elif as_json:
-            print(json.dumps({"step": step, "directory": str(directory / step)}))
+        settings, directory = _settings_and_directory(config, overrides, out)
+        _run_step(step, settings, directory, force, as_json)
 
     app.command(name, help=help_text)(command)
 
 
+def _training_command(step: str, name: str, help_text: str) -> None:
+    def command(
+        config: Config,
+        overrides: Overrides = [],  # noqa: B006  # as above
+        out: Annotated[Path | None, typer.Option("--out", help="Default: runs/NAME.")] = None,
+        force: Force = False,
+        tensorboard: TensorBoard = False,
+        as_json: AsJson = False,
+    ) -> None:
+        settings, directory = _settings_and_directory(config, overrides, out, tensorboard)
+        _run_step(step, settings, directory, force, as_json)
+
+    app.command(name, help=help_text)(command)
+
+
+def _run_step(
+    step: str, settings: RecsysSettings, directory: Path, force: bool, as_json: bool
+) -> None:
+    run_pipeline.run_one(step, settings, directory, forced=force, announce=announce)
+    if step == "evaluation":
+        _print_evaluation(directory, as_json)
+    elif as_json:
+        print(json.dumps({"step": step, "directory": str(directory / step)}))
+
+
+def _settings_and_directory(
+    config: Path, overrides: list[str], out: Path | None, tensorboard: bool = False
+) -> tuple[RecsysSettings, Path]:
+    """Read a configuration; with `tensorboard`, ask both trainings for all and say how to look."""
+    stages = ("candidates", "ranking") if tensorboard else ()
+    details = [f"{stage}.training.tensorboard_details=true" for stage in stages]
+    settings = load_settings(config, [*overrides, *details])
+    directory = out or Path("runs") / settings.name
+    if tensorboard:
+        announce(f"look at the trainings: tensorboard --logdir {directory}")
+    return settings, directory
+
+
 for _step, _name, _help in (
     ("prepared", "prepare", "Read, check and lay out the log."),
-    ("candidates", "train-candidates", "Train the candidate net."),
     ("index", "index", "Build the index and measure its recall."),
-    ("ranking", "train-ranking", "Train the ranking net."),
     ("exploration", "train-exploration", "Train the neural process of little known users."),
     ("bundle", "bundle", "Assemble what a server needs."),
     ("evaluation", "evaluate", "Measure the bundle on the test split and write the report."),
 ):
     _step_command(_step, _name, _help)
+_training_command("candidates", "train-candidates", "Train the candidate net.")
+_training_command("ranking", "train-ranking", "Train the ranking net.")
 
 
 @app.command()

@@ -112,8 +112,14 @@ _PARENTS = {
 
 
 _TRAININGS = ("candidates", "ranking", "exploration")
-_GUARDS = {"checkpoint_seconds", "checkpoint_steps", "checkpoints_kept", "max_loss_ratio"}
-"""Settings that guard a training and do not change what comes out of it."""
+_GUARDS = {
+    "checkpoint_seconds",
+    "checkpoint_steps",
+    "checkpoints_kept",
+    "max_loss_ratio",
+    "tensorboard_details",
+}
+"""Settings that guard or show a training and do not change what comes out of it."""
 _INPUTS = (
     "user_categorical",
     "item_categorical",

@@ -3,7 +3,8 @@
 user_tower.onnx, item_vectors.npy   what a bundle takes
 successors.npy                      int32 [N, L], where the net is told what followed an item
 model.json                          the tower's inputs and widths, validation metrics
-user_vectors.parquet                user_id, vector: as of `data_until`, for other systems
+user_vectors.parquet                user_id, vector: as of `data_until`, for other systems; a row
+                                    an interest
 curves.json, tensorboard/           how the training went
 weights.npz                         for the net of a later log to begin with
 unfinished/                         checkpoints to go on from
@@ -38,6 +39,7 @@ from recsys.candidates.sizes import CandidateSizes
 from recsys.candidates.vectors import BulkTower, Inputs, ValidationRanking, served_inputs
 from recsys.candidates.weights import IdSpaces, load_weights, save_weights
 from recsys.core.random import stream, stream_seed
+from recsys.core.tensorboard import MAX_PROJECTED, write_projector
 from recsys.core.training import AfterEpoch, TrainingHistory, train
 from recsys.data.examples import TRAINING, VALIDATION
 from recsys.data.prepared import Prepared, Shard, load_prepared
@@ -68,7 +70,10 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
         save_weights(model, out / _numbered(WEIGHTS, number))
         export_user_tower(model, inputs, out / _numbered("user_tower.onnx", number), factor=factor)
     crowd = served_crowd_of(log, settings.candidates, learned_until=log.data_until)
-    np.save(out / "item_vectors.npy", item_vectors(nets, log, crowd))
+    vectors = item_vectors(nets, log, crowd)
+    np.save(out / "item_vectors.npy", vectors)
+    if settings.candidates.training.tensorboard_details:
+        _write_projector(vectors, log, out)
     _write_successors(crowd, log, settings.candidates, out / "successors.npy")
     _write_user_vectors(nets, log, settings.candidates, out / "user_vectors.parquet")
     described = _describe(nets, settings.candidates, histories[0])
@@ -341,6 +346,16 @@ def _some_users(user: np.ndarray, max_users: int, seed: int) -> np.ndarray:
     return np.isin(user, chosen)
 
 
+def _write_projector(vectors: np.ndarray, log: Prepared, out: Path) -> None:
+    """Show the items watched most, by id and title where there are titles, in the projector."""
+    table = log.catalogue.table
+    rows = np.argsort(-np.asarray(log.catalogue.watch_counts[: len(vectors)]), kind="stable")
+    rows = rows[:MAX_PROJECTED]
+    names = [name for name in ("item_id", "title") if name in table.column_names]
+    columns = {name: table[name].take(pa.array(rows)).to_pylist() for name in names}
+    write_projector(out, vectors[rows], columns)
+
+
 def _write_successors(crowd: Crowd, log: Prepared, settings: CandidateSettings, path: Path) -> None:
     """Write the newest successors of each item as of `data_until`, where the net has them."""
     successors = crowd.successors
@@ -357,9 +372,10 @@ def _write_user_vectors(
     schema = pa.schema([("user_id", pa.string()), ("vector", vector)])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for shard in track(log.shards, "user vectors"):
-            vectors = nets.user_vectors(_inputs_of(shard, log, settings))[:, 0]
+            vectors = nets.user_vectors(_inputs_of(shard, log, settings))
             columns = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), nets.width)
-            ids = pa.array(shard.user_ids.astype(np.str_).tolist(), pa.string())
+            user_ids = np.repeat(shard.user_ids.astype(np.str_), settings.interests)
+            ids = pa.array(user_ids.tolist(), pa.string())
             writer.write_table(pa.Table.from_arrays([ids, columns], schema=schema))
 
 
@@ -382,7 +398,7 @@ def _describe(
         "inputs": list(dict.fromkeys(inputs)),
         "context": list(settings.context),
         "history_length": settings.history_length,
-        "interests": 1,
+        "interests": settings.interests,
         "members": len(nets.models),
         "width": nets.width,
         "similarity": settings.similarity,

@@ -12,13 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.train_ranking import (
-    quantile_rows,
-    rows_of,
-    scratch_directory,
-    spec_of,
-    write_validation,
-)
+from pipelines.ranking_training import quantile_rows, rows_of
+from pipelines.train_ranking import scratch_directory, spec_of, write_validation
 from recsys.artefacts import UNFINISHED
 from recsys.core.backends import compile_call
 from recsys.core.random import stream

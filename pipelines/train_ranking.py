@@ -8,6 +8,8 @@ heads.json           what its outputs mean
 validation.json      metrics of the validation part, after calibration
 curves.json, tensorboard/    how the training went
 refit/               the same of the training that learned from the validation part too
+member_2/ ...        the same of each further net of an ensemble
+heads_solved.json    with a solver of the heads: what it did to the loss
 unfinished/          checkpoints to go on from; the mapped rows while it runs
 """
 
@@ -19,30 +21,22 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.ranking_members import refit_members, train_members
 from pipelines.ranking_precision import choose_precision
+from pipelines.ranking_training import Validation
 from recsys.artefacts import UNFINISHED
-from recsys.core.backends import compile_call
-from recsys.core.random import stream
-from recsys.core.training import AfterEpoch, TrainingHistory, train
+from recsys.core.training import TrainingHistory
 from recsys.data.examples import ITEM_COUNTERS, TRAINING, VALIDATION
 from recsys.data.prepared import Prepared, load_prepared
-from recsys.errors import DataError
-from recsys.evaluation.ranking import gauc, mae, seconds_ratio, xauc
-from recsys.ranking.batches import RankingBatches
-from recsys.ranking.calibration import Calibration, fit_calibration
+from recsys.ranking.ensemble import RankingEnsemble
 from recsys.ranking.export import export_ranker
 from recsys.ranking.formula import Formula
-from recsys.ranking.heads import fit_heads
 from recsys.ranking.items import ItemFeatures
-from recsys.ranking.model import RankingModel, Scales, quantiles
+from recsys.ranking.model import RankingModel
 from recsys.ranking.ranker import CALIBRATION, GRAPH, HEADS, SPEC
 from recsys.ranking.rows import RankingRows, map_rows
-from recsys.ranking.spec import FeatureSpec, Priors, duration_seconds, model_inputs, new_spec
-from recsys.ranking.tables import table_sizes
+from recsys.ranking.spec import FeatureSpec, Priors, new_spec
 from recsys.settings import RankingSettings, RecsysSettings
-
-MAX_QUANTILE_ROWS = 200_000
-"""Training rows that quantiles are taken from; more would not move them."""
 
 
 def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
@@ -59,14 +53,14 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     items = ItemFeatures.build(log.catalogue, log.vocabularies, settings.ranking)
     spec = spec_of(log, items, settings.ranking)
     with mapped_rows(log, items, spec, out / UNFINISHED / "rows") as rows:
-        model, history = train_model(rows, spec, settings.ranking, out, seed=settings.seed)
+        model, histories = train_members(rows, spec, settings.ranking, out, seed=settings.seed)
         validation = Validation(model, rows)
         calibration = validation.calibration()
         metrics = validation.metrics(calibration)
         if settings.ranking.refit:
             before = _training_seconds(model, rows)
-            num_epochs = history.best_epoch + 1
-            model = refit(rows, spec, settings.ranking, out / "refit", num_epochs, settings.seed)
+            num_epochs = [history.best_epoch + 1 for history in histories]
+            model = refit_members(rows, spec, settings.ranking, out, num_epochs, seed=settings.seed)
             # Rows that were learned from would flatter: the factors are those of rows held out,
             # moved by as much as the level of the two trainings differs where both have learned.
             calibration = calibration.scaled(before / _training_seconds(model, rows))
@@ -76,7 +70,7 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
         calibration.save(out / CALIBRATION)
         if settings.ranking.precision != "float32":
             choose_precision(settings, log.vocabularies, rows, validation.chosen, out)
-    write_validation(metrics, history, out / "validation.json")
+    write_validation(metrics, histories[0], out / "validation.json")
 
 
 def spec_of(log: Prepared, items: ItemFeatures, settings: RankingSettings) -> FeatureSpec:
@@ -99,102 +93,6 @@ def spec_of(log: Prepared, items: ItemFeatures, settings: RankingSettings) -> Fe
             click_rate=total["clicks"] / outcomes,
         ),
     )
-
-
-def train_model(
-    rows: RankingRows,
-    spec: FeatureSpec,
-    settings: RankingSettings,
-    directory: Path,
-    *,
-    seed: int,
-    after_epoch: AfterEpoch | None = None,
-) -> tuple[RankingModel, TrainingHistory]:
-    """Train on the training rows, early stop on the validation rows."""
-    chosen = rows_of(rows, TRAINING, "training")
-    model, batches = _model_and_batches(rows, chosen, spec, settings, seed)
-    history = train(
-        model,
-        model.loss_of,
-        batches,
-        Validation(model, rows).metrics,
-        settings.training,
-        monitor=settings.validation_metric,
-        larger_is_better=settings.larger_is_better,
-        directory=directory,
-        seed=seed,
-        description="ranking net",
-        num_batches=len(batches),
-        after_epoch=after_epoch,
-    )
-    return model, history
-
-
-def refit(
-    rows: RankingRows,
-    spec: FeatureSpec,
-    settings: RankingSettings,
-    directory: Path,
-    num_epochs: int,
-    seed: int,
-) -> RankingModel:
-    """Train anew on training and validation rows, for a number of epochs that is known.
-
-    Args:
-        rows: All rows.
-        spec: Of their features.
-        settings: As for the training that found the number.
-        directory: For checkpoints and curves.
-        num_epochs: A decay of the learning rate ends after these.
-        seed: Of initial values, dropout and order.
-    """
-    directory.mkdir(exist_ok=True)
-    model, batches = _model_and_batches(rows, np.arange(len(rows)), spec, settings, seed)
-    train(
-        model,
-        model.loss_of,
-        batches,
-        None,
-        settings.training.model_copy(update={"max_epochs": num_epochs}),
-        monitor=settings.validation_metric,
-        larger_is_better=settings.larger_is_better,
-        directory=directory,
-        seed=seed,
-        description="ranking net, refitted",
-        num_batches=len(batches),
-    )
-    return model
-
-
-def _model_and_batches(
-    rows: RankingRows, chosen: np.ndarray, spec: FeatureSpec, settings: RankingSettings, seed: int
-) -> tuple[RankingModel, RankingBatches]:
-    """Make a net for the chosen rows, and their batches."""
-    scales = _scales(rows, chosen, settings.num_quantiles, seed)
-    heads = fit_heads(
-        tuple(settings.heads.on()),
-        rows.watch_ms[chosen] / 1000,
-        duration_seconds(rows.features, spec)[chosen, 0],
-        num_thresholds=settings.num_thresholds,
-        num_duration_groups=settings.num_duration_groups,
-    )
-    sizes = table_sizes(
-        spec,
-        scale=settings.embedding_scale,
-        max_width=settings.max_embedding_width,
-        has_item_ids=settings.item_ids,
-    )
-    model = RankingModel(settings, spec, scales, heads, sizes, seed=seed)
-    batches = RankingBatches(
-        rows,
-        chosen,
-        settings.training.batch_size,
-        heads=heads,
-        spec=spec,
-        users_together=settings.pairwise_weight > 0,
-        seed=seed,
-    )
-    return model, batches
 
 
 @contextlib.contextmanager
@@ -228,133 +126,10 @@ def scratch_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(path)
 
 
-class Validation:
-    """The validation rows, scored by a model as it is at each call.
-
-    Args:
-        model: Its weights are read at each call.
-        rows: All rows.
-        split: Of the rows; those of another part can be scored too.
-
-    Attributes:
-        chosen: int64 [n], the validation rows among all.
-
-    Raises:
-        DataError: There are no such rows.
-    """
-
-    def __init__(self, model: RankingModel, rows: RankingRows, split: int = VALIDATION) -> None:
-        self._model, self._heads = model, model.heads
-        self.chosen = rows_of(rows, split, "validation" if split == VALIDATION else "training")
-        self._rows = rows
-        self._outputs = compile_call(model, model.outputs_and_losses)
-        self._batches = RankingBatches(
-            rows,
-            self.chosen,
-            model.settings.training.batch_size,
-            heads=model.heads,
-            spec=model.spec,
-            users_together=False,
-            seed=0,
-        )
-
-    @property
-    def inputs(self) -> dict[str, np.ndarray]:
-        """Features of the validation rows, as the net takes them."""
-        features = self._rows.features
-        return {name: features[name][self.chosen] for name in model_inputs(features)}
-
-    def expected_seconds(self) -> np.ndarray:
-        """Return what the net expects of each row, uncalibrated: float32 [n]."""
-        return self._values(self._score())["expected_seconds"]
-
-    def calibration(self) -> Calibration:
-        """Fit the factors on the expected seconds."""
-        return fit_calibration(
-            self.expected_seconds(),
-            self._seconds(),
-            self.inputs,
-            self._model.spec,
-            calibrate_durations=self._model.settings.calibrate_durations,
-        )
-
-    def metrics(self, calibration: Calibration | None = None) -> dict[str, float]:
-        """Measure all heads; `loss` is the weighted sum of theirs. What is undefined is absent."""
-        score, seconds = self._score(), self._seconds()
-        values = self._values(score)
-        expected = values["expected_seconds"]
-        if calibration is not None:
-            expected = expected * calibration.factors_of(self.inputs)[:, 0]
-        completed, user = self._rows.completed[self.chosen], self._rows.user[self.chosen]
-        known = completed >= 0
-        head_losses = dict(
-            zip(self._heads.names, score[:, self._heads.num_outputs :].mean(axis=0), strict=True)
-        )
-        weights = self._model.objective.weights
-        found = {
-            "loss": sum(weights[name] * loss for name, loss in head_losses.items()),
-            **{f"{name}_loss": loss for name, loss in head_losses.items()},
-            "mae_seconds": mae(seconds, values["median_seconds"]),
-            "xauc": xauc(seconds, expected).ties_dropped,
-            "xauc_median": xauc(seconds, values["median_seconds"]).ties_dropped,
-            "gauc": gauc(user[known], completed[known] > 0, values["completion"][known]),
-            "seconds_ratio": seconds_ratio(seconds, expected),
-        }
-        return {name: float(value) for name, value in found.items() if np.isfinite(value)}
-
-    def _score(self) -> np.ndarray:
-        """Return raw outputs and losses of the heads: float32 [R, K + H]."""
-        parts = [self._outputs(batch) for batch in self._batches.in_order()]
-        return np.concatenate(parts)[: len(self.chosen)]
-
-    def _values(self, score: np.ndarray) -> dict[str, np.ndarray]:
-        duration = duration_seconds(self._rows.features, self._model.spec)[self.chosen, 0]
-        return self._heads.values(score[:, : self._heads.num_outputs], duration)
-
-    def _seconds(self) -> np.ndarray:
-        return self._rows.watch_ms[self.chosen] / 1000
-
-
-def _training_seconds(model: RankingModel, rows: RankingRows) -> float:
+def _training_seconds(model: RankingModel | RankingEnsemble, rows: RankingRows) -> float:
     """Return the sum of the seconds that a net expects of the training rows."""
     expected = Validation(model, rows, TRAINING).expected_seconds()
     return float(expected.sum(dtype=np.float64))
-
-
-def rows_of(rows: RankingRows, split: int, name: str) -> np.ndarray:
-    """Return the rows of a part of the split: int64 [n].
-
-    Args:
-        rows: All rows.
-        split: Value of the part.
-        name: Of the part, for the error.
-
-    Raises:
-        DataError: It has none of known watch time.
-    """
-    chosen = np.flatnonzero(rows.split == split)
-    if len(chosen) == 0:
-        raise DataError(
-            f"the {name} part of the log has no impression of known watch time, expected at least "
-            f"one: look at the [split] section of the configuration, or set ranking.enabled = false"
-        )
-    return chosen
-
-
-def quantile_rows(chosen: np.ndarray, seed: int) -> np.ndarray:
-    """Return the rows that quantiles are taken from: int64 [n], sorted if they are not all."""
-    if len(chosen) <= MAX_QUANTILE_ROWS:
-        return chosen
-    rng = stream(seed, "quantile_rows")
-    return np.sort(rng.choice(chosen, MAX_QUANTILE_ROWS, replace=False))
-
-
-def _scales(rows: RankingRows, chosen: np.ndarray, num_quantiles: int, seed: int) -> Scales:
-    sample = quantile_rows(chosen, seed)
-    return Scales(
-        quantiles(rows.features["user_numeric"][sample], num_quantiles),
-        quantiles(rows.features["candidate_numeric"][sample, 0], num_quantiles),
-    )
 
 
 def write_validation(metrics: Mapping[str, float], history: TrainingHistory, path: Path) -> None:

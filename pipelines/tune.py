@@ -81,13 +81,13 @@ def train_stage(
             learned_until=train_candidates.warm_start(model, log, 0),
             after_epoch=after_epoch,
         )
-    from pipelines import train_ranking
+    from pipelines import ranking_training, train_ranking
     from recsys.ranking.items import ItemFeatures
 
     items = ItemFeatures.build(log.catalogue, log.vocabularies, settings.ranking)
     spec = train_ranking.spec_of(log, items, settings.ranking)
     with train_ranking.mapped_rows(log, items, spec, directory / UNFINISHED / "rows") as rows:
-        _, history = train_ranking.train_model(
+        _, history = ranking_training.train_model(
             rows,
             spec,
             settings.ranking,

@@ -56,7 +56,7 @@ def tower_inputs(model: CandidateModel) -> dict[str, Input]:
 def export_user_tower(
     model: CandidateModel, examples: Inputs, path: Path, *, factor: float = 1.0
 ) -> None:
-    """Write the tower: `tower_inputs` -> `user_vectors` float32 [batch, 1, D'].
+    """Write the tower: `tower_inputs` -> `user_vectors` float32 [batch, interests, D'].
 
     Args:
         model: Trained.
@@ -71,11 +71,11 @@ def export_user_tower(
     unknown = {name: np.zeros_like(values[:1]) for name, values in checked.items()}
     bulk_tower = BulkTower(model)
     twin = _twin(model)
-    width = bulk_tower(unknown).shape[2]
+    interests, width = bulk_tower(unknown).shape[1:]
     export_onnx(
         tower(twin, factor),
         tower_inputs(model),
-        Output("user_vectors", ("batch", 1, width)),
+        Output("user_vectors", ("batch", interests, width)),
         path,
         checks=[(inputs, factor * bulk_tower(inputs)) for inputs in (checked, unknown)],
         tables=list(zip(_tables(twin), _tables(model), strict=True)),

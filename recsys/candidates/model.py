@@ -31,13 +31,15 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 from keras import ops
 
+from recsys.candidates.crowd_logits import crowd_logits
 from recsys.candidates.encoder import HistoryEncoder
+from recsys.candidates.interests import by_interest, nearest_interest
 from recsys.candidates.item_table import ItemTable
 from recsys.candidates.policy import BehaviourHead, policy_loss, surprise
 from recsys.candidates.query_time import NUM_COLUMNS as NUM_TIME_COLUMNS
@@ -62,10 +64,10 @@ FIRST_SUCCESSOR_WEIGHT = 0.5
 
 @dataclass(frozen=True)
 class UserSide:
-    """What the net makes of R users.
+    """What the net makes of R users. With several interests there are none of the weights.
 
     Args:
-        vectors: float [R, D], of length 1 for the cosine.
+        vectors: float [R * K, D], of length 1 for the cosine; K interests, one after another.
         popularity_weights: float [R, K], of the recent popularity; None without any.
         successor_weights: float [R, W], of what followed the last watch; None without any.
         hidden: float [R, H], what the vectors are made of.
@@ -105,6 +107,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         self.tower = Tower(
             settings.tower,
             settings.dropout,
+            layers=settings.layers,
             seed=stream_seed(seed, "tower"),
             precision=settings.precision,
         )
@@ -162,10 +165,10 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         self.built = True
 
     def call(self, batch: Batch, training: bool = False) -> UserSide:
-        """Encode every prefix: R = B * P users."""
+        """Encode every prefix: R = B * P users, K interests each."""
         inputs = self.input_dropout(self._inputs(batch, training), training=training)
         flat = ops.reshape(inputs, (-1, inputs.shape[-1]))  # [R, inputs]
-        hidden = self.tower(flat, training=training)
+        hidden = self.tower(flat, training=training, is_counted=self._is_counted(batch))
         vectors = self.to_user_vector(hidden)
         if self.settings.skip:
             vectors = vectors + self.skip(flat[:, : self.encoder.num_outputs])
@@ -184,6 +187,10 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         users = self(batch, training=training)
         labels = ops.reshape(batch["labels"], (-1,))
         weights = ops.reshape(batch["weight"], (-1,))
+        if self.settings.interests > 1:
+            rows = self._scaled(self.output_table(labels + 1))
+            nearest = nearest_interest(users.vectors, rows, self.settings.interests)
+            users = replace(users, vectors=nearest)
         is_full = self.settings.loss == "full_softmax"
         if is_full and self.behaviour is None:
             return self._full_softmax(users.vectors, labels, weights, training), {}
@@ -194,6 +201,13 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         if self.behaviour is not None:
             return policy_loss(values, users.hidden, batch, self.behaviour)
         return losses.weighted_mean(values, weights), {}
+
+    def _is_counted(self, batch: Batch) -> Tensor | None:
+        """Tell which rows are no padding: bool [R * K]; None where all count."""
+        if "weight" not in batch:
+            return None
+        weight = by_interest(batch["weight"][..., None], self.settings.interests)
+        return ops.reshape(weight, (-1,)) > 0
 
     @property
     def served_width(self) -> int:
@@ -226,7 +240,9 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         return np.concatenate(parts, axis=1)
 
     def served_user_vectors(self, batch: Batch) -> Tensor:
-        """Return user vectors whose inner product with an item vector orders items: [B, P, D'].
+        """Return user vectors whose inner product with an item vector orders items: [B, P * K, D'].
+
+        Of K interests, the largest of the inner products does.
 
         Behind what is multiplied with the item's row stand the weights of the successors, which
         whoever scores the successors reads there, and those of the recent popularity.
@@ -243,7 +259,8 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             parts.append(self._served_popularity_weights(users.popularity_weights, batch))
         served = ops.concatenate(parts, axis=-1)
         shape = ops.shape(batch["positions"])
-        return ops.reshape(served, (shape[0], shape[1], served.shape[-1]))
+        count = shape[1] * settings.interests
+        return ops.reshape(served, (shape[0], count, served.shape[-1]))
 
     def _served_popularity_weights(self, weights: Tensor, batch: Batch) -> Tensor:
         """Return the weights of the columns that are served: [R, columns].
@@ -295,28 +312,38 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         return self.encoder.num_outputs + tokens + context + 4 * settings.age + times
 
     def _inputs(self, batch: Batch, training: bool) -> Tensor:
-        settings = self.settings
+        """Return all that the tower is told of each interest: [B, P * K, inputs]."""
         watches = self.watch_table(batch["history"], training=training)  # [B, T, D]
-        parts = [
-            self.encoder(watches, batch["positions"], batch.get("watch_seconds"), training=training)
-        ]
+        encoded = self.encoder(
+            watches, batch["positions"], batch.get("watch_seconds"), training=training
+        )
+        parts = list(self._side_inputs(batch))
+        if not parts:
+            return encoded
+        side = ops.concatenate(parts, axis=-1)
+        return ops.concatenate([encoded, by_interest(side, self.settings.interests)], axis=-1)
+
+    def _side_inputs(self, batch: Batch) -> Iterator[Tensor]:
+        """Yield what is known beside the history: [B, P, columns] each."""
+        settings = self.settings
         if self.token_table is not None:
             tokens = batch["search_tokens"]
-            parts.append(masked_mean(self.token_table(tokens), tokens))
+            yield masked_mean(self.token_table(tokens), tokens)
         for column, table in enumerate(self.context_tables):
-            parts.append(table(batch["context"][..., column]))
+            yield table(batch["context"][..., column])
         if settings.age:
             years, is_missing = split_missing(batch["age"][..., None])
-            parts += [powers(years / CENTURY_YEARS), is_missing]
+            yield powers(years / CENTURY_YEARS)
+            yield is_missing
         if settings.example_age:
-            parts.append(powers(batch["example_age"][..., None]))
+            yield powers(batch["example_age"][..., None])
         if settings.query_time:
-            parts.append(batch["query_time"])
+            yield batch["query_time"]
         if settings.minutes_since_watch:
             minutes, is_missing = split_missing(batch["minutes_since_watch"][..., None])
             share = ops.log(1 + minutes) / np.log1p(MINUTES_PER_YEAR)
-            parts += [powers(ops.minimum(share, 1.0)), is_missing]
-        return ops.concatenate(parts, axis=-1)
+            yield powers(ops.minimum(share, 1.0))
+            yield is_missing
 
     def _all_logits(self, vectors: Tensor, training: bool) -> Tensor:
         """Return the scores of all trained items: [R, D] -> [R, N]."""
@@ -333,7 +360,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         label_logits = ops.sum(vectors * ops.take(rows, labels, axis=0), axis=-1)
         if self.settings.similarity == "inner_product":
             bias = ops.convert_to_tensor(self.output_bias)
-            label_logits = label_logits + gather_rows(bias, labels)
+            label_logits = label_logits + gather_rows(self.output_bias, labels)
             vectors = ops.concatenate([vectors, ops.ones_like(vectors[:, :1])], axis=1)
             rows = ops.concatenate([rows, bias[:, None]], axis=1)
         partition = chunked_partition(
@@ -362,7 +389,9 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         if self.settings.similarity == "inner_product":
             label_logits = label_logits + gather_rows(self.output_bias, labels)
             negative_logits = negative_logits + gather_rows(self.output_bias, negatives)
-        for of_label, of_negatives in self._crowd_logits(users, batch):
+        for of_label, of_negatives in crowd_logits(
+            users.popularity_weights, users.successor_weights, batch
+        ):
             label_logits, negative_logits = label_logits + of_label, negative_logits + of_negatives
         own = batch.get("label_log_expected_counts")
         return sampled_softmax(
@@ -375,27 +404,8 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             is_hidden=batch.get("negative_is_hidden"),
         )
 
-    def _crowd_logits(self, users: UserSide, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield what the crowd adds to the logits of label and negatives: [R], [R, M]."""
-        for column, weights in _columns(users.popularity_weights):
-            counts = batch["negative_popularity"][..., column]  # [G, M]
-            step = ops.reshape(batch["popularity_step"], (-1,))
-            of_label = ops.reshape(batch["label_popularity"][..., column], (-1,))
-            yield weights * of_label, weights[:, None] * ops.take(counts, step, axis=0)
-        for column, weights in _columns(users.successor_weights):
-            of_label = ops.reshape(batch["label_successions"][..., column], (-1,))
-            of_negatives = batch["negative_successions"][column]
-            yield weights * of_label, weights[:, None] * of_negatives
-
     def _scaled(self, rows: Tensor) -> Tensor:
         """Return output rows as the logits take them: [..., D]."""
         if self.settings.similarity == "cosine":
             return ops.normalize(rows, axis=-1) * ops.exp(self.log_scale)
         return rows
-
-
-def _columns(weights: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-    """Yield the columns of weights [R, K] with their numbers; nothing for none."""
-    if weights is not None:
-        for number in range(weights.shape[1]):
-            yield number, weights[:, number]

@@ -38,7 +38,7 @@ class SideBySide:
         return [_logit_scale(model) / len(self.models) for model in self.models]
 
     def user_vectors(self, inputs: Inputs) -> np.ndarray:
-        """Return float32 [B, 1, D']."""
+        """Return float32 [B, interests, D']; of several nets, one interest."""
         pairs = zip(self._towers, self.factors(), strict=True)
         vectors = [np.float32(factor) * tower(inputs) for tower, factor in pairs]
         return np.concatenate(vectors, axis=2)

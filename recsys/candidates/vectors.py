@@ -26,7 +26,7 @@ settings use of `search_tokens` int32 [B, S], `context` int32 [B, C], `age` floa
 
 
 def tower(model: CandidateModel, factor: float = 1.0) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    """Return the served function: `Inputs` -> float32 [B, 1, D'], example age 0.
+    """Return the served function: `Inputs` -> float32 [B, interests, D'], example age 0.
 
     Args:
         model: Its weights are read when the function is traced.
@@ -74,7 +74,7 @@ class BulkTower:
         self._call = compile_call(model, tower(model))
 
     def __call__(self, inputs: Inputs) -> np.ndarray:
-        """Return float32 [B, 1, D']."""
+        """Return float32 [B, interests, D']."""
         count = len(inputs["history"])
         vectors = [self._call(chunk) for chunk in _chunks(inputs, count)]
         return np.concatenate(vectors)[:count]
@@ -121,14 +121,14 @@ class ValidationRanking:
         self._is_seen_filtered = is_seen_filtered
 
     def metrics(self, user_vectors: np.ndarray, item_vectors: np.ndarray) -> dict[str, float]:
-        """Return hit rates and NDCG of vectors made from `inputs`: [L, 1, D'], [N, D']."""
+        """Return hit rates and NDCG of vectors made from `inputs`: [L, K, D'], [N, D']."""
         return ranking_metrics(self.ranks(user_vectors, item_vectors))
 
     def ranks(self, user_vectors: np.ndarray, item_vectors: np.ndarray) -> np.ndarray:
         """Return the rank of each held-out watch, from 1: float64 [L], infinite for a miss.
 
         Args:
-            user_vectors: float32 [L, 1, D'].
+            user_vectors: float32 [L, interests, D']; an item scores by the nearest interest.
             item_vectors: float32 [at least N, D'], without the dimensions of a popularity.
         """
         ranks = np.full(len(self._labels), np.inf)
@@ -140,7 +140,7 @@ class ValidationRanking:
             members = np.flatnonzero(refreshes == refresh)
             for start in range(0, len(members), CHUNK):
                 chosen = members[start : start + CHUNK]
-                scores = user_vectors[chosen, 0] @ vectors.T  # [b, N]
+                scores = (user_vectors[chosen] @ vectors.T).max(axis=1)  # [b, N]
                 self._add_successions(scores, user_vectors[chosen, 0], chosen)
                 ranks[chosen] = self._ranks_of(chosen, scores)
         return ranks

@@ -38,26 +38,27 @@ def chunked_partition(
         rows: float [N, D], W.
         weights: float [R]; gets no gradient.
         num_chunks: Parts of R, worked off one after another.
-        precision: Of the products; sums and exponentials stay in float32. `bfloat16` is faster
-            where the processor has instructions for it.
+        precision: Of the products, that of the vectors unless given. `bfloat16` is faster where the
+            processor has instructions for it. Sums and exponentials stay in that of the vectors.
     """
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def summed(vectors: Tensor, rows: Tensor, weights: Tensor) -> tuple[Tensor, Any]:
-        low_rows = ops.cast(rows, precision)
+        low = vectors.dtype if precision == "float32" else precision
+        low_rows = ops.cast(rows, low)
         total, of_vectors, of_rows = 0.0, [], 0.0
         for own, weight in zip(
             _chunks(vectors, num_chunks), _chunks(weights, num_chunks), strict=True
         ):
-            low_own = ops.cast(own, precision)
-            logits = ops.cast(ops.matmul(low_own, ops.transpose(low_rows)), "float32")  # [r, N]
+            low_own = ops.cast(own, low)
+            logits = ops.cast(ops.matmul(low_own, ops.transpose(low_rows)), vectors.dtype)  # [r, N]
             largest = ops.max(logits, axis=1, keepdims=True)
             exponentials = ops.exp(logits - largest)
             partition = ops.sum(exponentials, axis=1, keepdims=True)
             total += ops.sum(weight * (ops.log(partition) + largest)[:, 0])
-            shares = ops.cast(exponentials * (weight[:, None] / partition), precision)
-            of_vectors.append(ops.cast(ops.matmul(shares, low_rows), "float32"))
-            of_rows += ops.cast(ops.matmul(ops.transpose(shares), low_own), "float32")
+            shares = ops.cast(exponentials * (weight[:, None] / partition), low)
+            of_vectors.append(ops.cast(ops.matmul(shares, low_rows), vectors.dtype))
+            of_rows += ops.cast(ops.matmul(ops.transpose(shares), low_own), vectors.dtype)
         gradient = ops.concatenate(of_vectors)[: ops.shape(vectors)[0]]
 
         def gradients(upstream: Tensor, **_: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,25 +6,28 @@ Comes out: the model with its best weights, and `curves.json` in a directory. Be
 SIGINT, goes on from there when it is started again, bit for bit.
 """
 
+import contextlib
 import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import keras
 import numpy as np
-from tensorboard.summary import Writer
 
 from recsys.artefacts import UNFINISHED, hash_json
 from recsys.core.backends import ArrayBatch, Loss, Tensor, compile_step, to_numpy
 from recsys.core.checkpoint import Checkpoint, Checkpoints, read_variables, write_variables
 from recsys.core.interruption import Interruption, noted_signals
 from recsys.core.loss_level import LossLevel
-from recsys.core.optimizers.adam import new_optimizer
+from recsys.core.optimizers.by_name import new_optimizer
+from recsys.core.optimizers.schedules import new_schedule
+from recsys.core.penalties import with_penalties
+from recsys.core.tensorboard import Board
 from recsys.errors import TrainingError, TrainingInterrupted
 from recsys.progress import ProgressTask, progress
 from recsys.settings import TrainingSettings
@@ -130,12 +133,14 @@ def train(
                 after_epoch(epoch)
         while not run.stop:
             run.train_epoch(batches, f"{description}, epoch {len(run.epochs) + 1}")
-            metrics = _checked(validate(), monitor) if validate is not None else {}
-            run.end_epoch(metrics, monitor, larger_is_better)
+            with run.averaged_weights():
+                metrics = _checked(validate(), monitor) if validate is not None else {}
+                run.keep_if_best(metrics, monitor, larger_is_better)
+            run.end_epoch(metrics)
             if after_epoch:
                 after_epoch(run.epochs[-1])
     run.write_curves()
-    write_variables(model.trainable_variables, run.best_weights)
+    write_variables(model.weights, run.best_weights)
     return TrainingHistory(run.epochs, run.best_epoch, run.stop)
 
 
@@ -175,7 +180,8 @@ class _Run:
         self.model, self.settings, self.directory = model, settings, directory
         self.optimizer = new_optimizer(settings, num_batches)
         self.optimizer.build(model.trainable_variables)
-        self.step = compile_step(model, loss, self.optimizer)
+        self.loss, has_norm = with_penalties(model, loss), settings.tensorboard_details
+        self.step = compile_step(model, self.loss, self.optimizer, has_norm=has_norm)
         self.fingerprint = _fingerprint(settings, seed)
         self.epochs: list[Epoch] = []
         self.sums, self.level = _Sums(), LossLevel()
@@ -184,7 +190,9 @@ class _Run:
         self.checkpoints = Checkpoints(directory / UNFINISHED, settings.checkpoints_kept)
         self.started = self.saved_at = time.monotonic()
         self.seconds_before = 0.0
-        self.writer = Writer(str(directory / "tensorboard")) if settings.tensorboard else None
+        self.board = None
+        if settings.tensorboard or settings.tensorboard_details:
+            self.board = Board(directory, is_detailed=settings.tensorboard_details)
 
     def train_epoch(self, batches: Batches, description: str) -> None:
         """Take the epoch's steps from the first that is not yet done."""
@@ -206,6 +214,8 @@ class _Run:
         started = time.monotonic()
         taken = []
         for batch in batches:
+            if self.board is not None:
+                self.board.write_graph(self.loss, batch)
             taken.append((batch, self.step(batch)))
             if self.interruption.signal_name:
                 break
@@ -243,19 +253,35 @@ class _Run:
             f"{self.directory}"
         )
 
-    def end_epoch(self, metrics: dict[str, float], monitor: str, larger_is_better: bool) -> None:
-        """Record the epoch, keep its weights if they are to be kept, decide whether to stop."""
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Give the model its running averages for the time of the block, where there are any."""
+        if self.settings.average_momentum is None:
+            yield
+            return
+        learned = self.model.trainable_variables
+        moving = list(read_variables(learned))
+        self.optimizer.finalize_variable_values(learned)
+        yield
+        write_variables(learned, moving)
+
+    def keep_if_best(self, metrics: dict[str, float], monitor: str, larger_is_better: bool) -> None:
+        """Keep the weights of the epoch that ends, if they are to be kept."""
+        best = self.epochs[self.best_epoch].metrics if self.best_epoch >= 0 else None
+        sign = 1 if larger_is_better else -1
+        keeps_all = not metrics or self.settings.keep == "last"
+        if not best or keeps_all or sign * metrics[monitor] > sign * best[monitor]:
+            self.best_epoch = len(self.epochs)
+            # Seeds of dropout are no weights, means of batches are.
+            self.best_weights = list(read_variables(self.model.weights))
+
+    def end_epoch(self, metrics: dict[str, float]) -> None:
+        """Record the epoch, decide whether to stop."""
         sums, self.sums = self.sums, _Sums(began_at=self._elapsed())
         rate = sums.examples / max(sums.step_seconds, 1e-9)
         seconds = self._elapsed() - sums.began_at
         epoch = Epoch(len(self.epochs), sums.means(), metrics, rate, seconds)
         self.epochs.append(epoch)
-        best = self.epochs[self.best_epoch].metrics if self.best_epoch >= 0 else None
-        sign = 1 if larger_is_better else -1
-        keeps_all = not metrics or self.settings.keep == "last"
-        if not best or keeps_all or sign * metrics[monitor] > sign * best[monitor]:
-            self.best_epoch = epoch.epoch
-            self.best_weights = list(read_variables(self.model.trainable_variables))
         self.stop = self._reason_to_stop()
         self._report(epoch)
         self.save()
@@ -271,8 +297,8 @@ class _Run:
         if notes["fingerprint"] != self.fingerprint:
             raise TrainingError(
                 f"{self.directory}: its checkpoint was made with another seed, batch size, "
-                f"learning rate or its schedule, or weight decay than this training has; delete "
-                f"it, or go back to those settings"
+                f"optimizer, learning rate or its schedule, decay, limits or averages than this "
+                f"training has; delete it, or go back to those settings"
             )
         write_variables(self.model.variables, checkpoint.groups["model"])
         write_variables(self.optimizer.variables, checkpoint.groups["optimizer"])
@@ -337,22 +363,26 @@ class _Run:
         )
 
     def _report(self, epoch: Epoch) -> None:
-        if self.writer is None:
+        if self.board is None:
             return
-        scalars = epoch.figures | {"examples_per_second": epoch.examples_per_second}
-        for name, value in scalars.items():
-            self.writer.add_scalar(f"training/{name}", value, epoch.epoch)
-        for name, value in epoch.metrics.items():
-            self.writer.add_scalar(f"validation/{name}", value, epoch.epoch)
-        self.writer.flush()
+        schedule = new_schedule(self.settings, self.settings.learning_rate, self.num_batches)
+        training = epoch.figures | {
+            "examples_per_second": epoch.examples_per_second,
+            "learning_rate": float(to_numpy(schedule(self.level.steps))),
+        }
+        scalars = {f"training/{name}": value for name, value in training.items()}
+        scalars |= {f"validation/{name}": value for name, value in epoch.metrics.items()}
+        self.board.write_scalars(epoch.epoch, scalars)
+        self.board.write_tables(epoch.epoch, self.model.trainable_variables)
 
 
 def _fingerprint(settings: TrainingSettings, seed: int) -> str:
     """Hash what decides the course of a training; its limits do not, and may be moved."""
-    names = {"batch_size", "learning_rate", "warmup_steps", "linear_decay", "weight_decay"}
+    names = {"batch_size", "optimizer", "learning_rate", "warmup_steps", "decay", "weight_decay"}
+    names |= {"clip_norm", "clip_value", "average_momentum"}
     names |= {"table_optimizer", "table_learning_rate"}
-    if settings.linear_decay:
-        names.add("max_epochs")
+    if settings.decay != "none":
+        names |= {"max_epochs", "last_share"}
     return hash_json({"seed": seed, **settings.model_dump(include=names)})
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys.core.backends import compile_call, to_numpy
 from recsys.core.onnx_export import Input, Output, export_onnx
+from recsys.ranking.ensemble import RankingEnsemble
 from recsys.ranking.model import RankingModel
 from recsys.ranking.ranker import OUTPUT
 
@@ -21,13 +22,15 @@ USER_INPUTS = ("user_categorical", "user_numeric", "history")
 NOT_SERVED = "bias_categorical"
 
 
-def export_ranker(model: RankingModel, examples: Mapping[str, np.ndarray], path: Path) -> None:
+def export_ranker(
+    model: RankingModel | RankingEnsemble, examples: Mapping[str, np.ndarray], path: Path
+) -> None:
     """Write the net: features of Q requests -> raw outputs of the heads, float32 [Q, C, K].
 
     What the bias columns do is left out.
 
     Args:
-        model: Trained.
+        model: Trained; of an ensemble, all nets stand in the file and their mean comes out.
         examples: Features of some impressions, [R, ...] with C = 1, to compare both on.
         path: File to write.
 
@@ -36,7 +39,9 @@ def export_ranker(model: RankingModel, examples: Mapping[str, np.ndarray], path:
     """
     alone = {name: values[:NUM_CHECKED] for name, values in examples.items() if name != NOT_SERVED}
     call = compile_call(model, lambda batch: model(batch))
-    twin = _twin(model)
+    members = model.members if isinstance(model, RankingEnsemble) else [model]
+    twins = [_twin(member) for member in members]
+    twin = RankingEnsemble(twins) if len(twins) > 1 else twins[0]
     export_onnx(
         lambda batch: twin(batch),
         {name: _input(name, values) for name, values in alone.items()},
@@ -44,8 +49,9 @@ def export_ranker(model: RankingModel, examples: Mapping[str, np.ndarray], path:
         path,
         checks=[(inputs, call(inputs)) for inputs in (alone, one_request(alone))],
         tables=[
-            (to_numpy(twin.tables[name].table.value), to_numpy(table.table.value))
-            for name, table in model.tables.items()
+            (to_numpy(copy.tables[name].table.value), to_numpy(table.table.value))
+            for copy, member in zip(twins, members, strict=True)
+            for name, table in member.tables.items()
         ],
     )
 

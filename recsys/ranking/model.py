@@ -1,9 +1,9 @@
 """The ranking net: what a user will make of a candidate, in seconds and probabilities.
 
 Covington, Adams & Sargin 2016, section 4: embedded codes (one table an id space), bags averaged,
-amounts through their quantiles with powers, a tower of ReLU layers. The first layer is split,
-relu(W_u u + W_c c), so that what concerns the user (and the context) is computed once a request,
-not once a candidate. Beyond 2016, each as far as the settings ask for it:
+amounts through their quantiles with powers, a tower of ReLU layers (other kinds by setting). The
+first layer is split, relu(W_u u + W_c c), so that what concerns the user (and the context) is
+computed once a request, not once a candidate. Beyond 2016, each as far as the settings ask for it:
 
     attention   each candidate attends to the user's newest events and what came of them
     cross       explicit products of the inputs beside the tower
@@ -23,9 +23,12 @@ import numpy as np
 from keras import ops
 
 from recsys.core.backends import Batch, Tensor
+from recsys.core.layers.activations import activation_of
 from recsys.core.layers.bag import masked_mean
 from recsys.core.layers.cross import LowRankCross
+from recsys.core.layers.dense import kernel_rules
 from recsys.core.layers.experts import GatedExperts
+from recsys.core.layers.normalisation import Normaliser
 from recsys.core.layers.numeric import QuantileRamps
 from recsys.core.layers.shallow import ShallowTower
 from recsys.core.layers.target_attention import TargetAttention
@@ -116,6 +119,8 @@ class RankingModel(keras.Model):  # type: ignore[misc]
         if settings.hidden:
             self.user_dense = self._first_layer("user_dense", use_bias=True)
             self.candidate_dense = self._first_layer("candidate_dense", use_bias=False)
+        self.first_normaliser = Normaliser(settings.layers.normalisation, name="first_normaliser")
+        self.activation = activation_of(settings.layers.activation)
         self.first_dropout = self._dropout(settings.dropout, "first_dropout")
         self._add_attention()
         self._add_trunk()
@@ -150,7 +155,10 @@ class RankingModel(keras.Model):  # type: ignore[misc]
     def _add_trunk(self) -> None:
         settings, num_outputs = self.settings, self.heads.num_outputs
         self.tower: Tower | GatedExperts = Tower(
-            settings.hidden[1:], settings.dropout, seed=stream_seed(self.seed, "tower")
+            settings.hidden[1:],
+            settings.dropout,
+            layers=settings.layers,
+            seed=stream_seed(self.seed, "tower"),
         )
         if settings.num_experts > 1:
             self.tower = GatedExperts(
@@ -159,6 +167,7 @@ class RankingModel(keras.Model):  # type: ignore[misc]
                 len(self.heads.names),
                 settings.dropout,
                 gate_dropout=settings.gate_dropout,
+                layers=settings.layers,
                 seed=stream_seed(self.seed, "experts"),
             )
         self.cross = None
@@ -199,8 +208,9 @@ class RankingModel(keras.Model):  # type: ignore[misc]
         if hidden:
             self.user_dense.build((None, user_width))
             self.candidate_dense.build((None, candidate_width))
+            self.first_normaliser.build((None, None, hidden[0]))
         first_width = hidden[0] if hidden else user_width + candidate_width
-        self.tower.build((None, first_width))
+        self.tower.build((None, None, first_width))
         if self.cross is not None:
             self.cross.build((None, user_width + candidate_width))
             self.cross_outputs.build((None, user_width + candidate_width))
@@ -221,8 +231,10 @@ class RankingModel(keras.Model):  # type: ignore[misc]
             found = self.attention(candidate, *self._events(batch, training))
             found = self.attention_dropout(found, training=training)
             candidate = ops.concatenate([candidate, found], axis=-1)
-        first = self._first(user, candidate, training)  # [Q, C, hidden]
-        raw = self._head_outputs(self.tower(first, training=training), training)
+        is_counted = batch["weight"][:, None] > 0 if "weight" in batch else None  # [Q, C]
+        first = self._first(user, candidate, training, is_counted)  # [Q, C, hidden]
+        trunk = self.tower(first, training=training, is_counted=is_counted)
+        raw = self._head_outputs(trunk, training)
         if self.cross is not None:
             raw = raw + self.cross_outputs(self.cross(_beside(user, candidate), training=training))
         if self.bias is not None and "bias_categorical" in batch:
@@ -234,20 +246,14 @@ class RankingModel(keras.Model):  # type: ignore[misc]
         """Return the sum of the heads' losses and its parts."""
         return self.objective(self(batch, training=training)[:, 0], batch)
 
-    def outputs_and_losses(self, batch: Batch) -> Tensor:
-        """Return raw outputs and losses of each row of a training batch: float32 [B, K + H].
-
-        As served: without what the bias columns do.
-        """
-        served = {name: values for name, values in batch.items() if name != "bias_categorical"}
-        raw = self(served)[:, 0]
-        return ops.concatenate([raw, self.objective.row_losses(raw, batch)], axis=-1)
-
-    def _first(self, user: Tensor, candidate: Tensor, training: bool) -> Tensor:
+    def _first(
+        self, user: Tensor, candidate: Tensor, training: bool, is_counted: Tensor | None
+    ) -> Tensor:
         if not self.settings.hidden:
             return _beside(user, candidate)
         first = ops.expand_dims(self.user_dense(user), 1) + self.candidate_dense(candidate)
-        return self.first_dropout(ops.relu(first), training=training)
+        first = self.first_normaliser(first, training=training, is_counted=is_counted)
+        return self.first_dropout(self.activation(first), training=training)
 
     def _head_outputs(self, trunk: Tensor, training: bool) -> Tensor:
         """Return the heads' outputs side by side: [Q, C, width], or [Q, C, H, width] if mixed."""
@@ -293,7 +299,7 @@ class RankingModel(keras.Model):  # type: ignore[misc]
         embedded = embed_items(self.tables, self.spec, batch, "recent")
         embedded.append(self.event_tables["outcome"](batch["recent_outcome"]))
         embedded.append(self.event_tables["age"](batch["recent_age"]))
-        embedded.append(ops.cast(is_event, "float32")[..., None] * self.places)
+        embedded.append(ops.cast(is_event, self.places.dtype)[..., None] * self.places)
         events = self._embedded(embedded, training)
         return events, events, is_event
 
@@ -327,13 +333,33 @@ class RankingModel(keras.Model):  # type: ignore[misc]
 
     def _first_layer(self, name: str, *, use_bias: bool) -> keras.layers.Dense:
         initial = keras.initializers.HeUniform(stream_seed(self.seed, name))
+        rules = kernel_rules(self.settings.layers)
         return keras.layers.Dense(
-            self.settings.hidden[0], use_bias=use_bias, kernel_initializer=initial, name=name
+            self.settings.hidden[0],
+            use_bias=use_bias,
+            kernel_initializer=initial,
+            kernel_regularizer=rules["regularizer"],
+            kernel_constraint=rules["constraint"],
+            name=name,
         )
 
     def _outputs(self, units: int, name: str, *, use_bias: bool) -> keras.layers.Dense:
         initial = keras.initializers.GlorotUniform(stream_seed(self.seed, name))
         return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=initial, name=name)
+
+
+def outputs_and_losses(net: keras.Model, batch: Batch) -> Tensor:
+    """Return raw outputs and losses of each row of a training batch: float32 [B, K + H].
+
+    As served: without what the bias columns do.
+
+    Args:
+        net: A `RankingModel`, or an ensemble of some.
+        batch: With the labels.
+    """
+    served = {name: values for name, values in batch.items() if name != "bias_categorical"}
+    raw = net(served)[:, 0]
+    return ops.concatenate([raw, net.objective.row_losses(raw, batch)], axis=-1)
 
 
 def _beside(user: Tensor, candidate: Tensor) -> Tensor:

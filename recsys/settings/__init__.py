@@ -15,6 +15,7 @@ from recsys.settings.candidates import (
 from recsys.settings.comparison import ComparisonSettings
 from recsys.settings.data import DataSettings, SplitSettings, WatchRule
 from recsys.settings.exploration import ExplorationSettings, OrderSettings
+from recsys.settings.layers import LayerSettings
 from recsys.settings.ranking import RankingSettings, ScoreSettings
 from recsys.settings.run import EvaluationSettings, RecsysSettings
 from recsys.settings.serving import (
@@ -38,6 +39,7 @@ __all__ = [
     "EvaluationSettings",
     "ExplorationSettings",
     "IndexSettings",
+    "LayerSettings",
     "NegativeDistribution",
     "OrderSettings",
     "PolicyGradientSettings",

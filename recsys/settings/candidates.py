@@ -5,8 +5,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from recsys.settings.base import Settings
+from recsys.settings.layers import LayerSettings
 from recsys.settings.training import TrainingSettings
 
+Encoder = Literal["bag", "gru", "lstm", "convolution", "attention", "capsules"]
 NegativeDistribution = Literal["uniform", "log_uniform", "frequency", "in_batch", "concurrent"]
 
 COLUMNS_PER_WINDOW = 2
@@ -23,8 +25,12 @@ MEMBER_SETTINGS = frozenset(
         "encoder_dropout",
         "num_blocks",
         "num_heads",
+        "filter_length",
+        "filter_heights",
+        "num_filters",
         "embedding_width",
         "tower",
+        "layers",
         "shared_table",
         "skip",
         "dropout",
@@ -58,22 +64,31 @@ class PolicyGradientSettings(Settings):
 class CandidateSettings(Settings):
     """The candidate net: history encoder, context, tower, loss."""
 
-    encoder: Literal["bag", "gru", "attention"] = "bag"
+    encoder: Encoder = "bag"
     windows: tuple[int, ...] = (50,)
     """Each window w averages the newest w watches; several stand side by side."""
     encoder_length: int = Field(default=200, ge=1)
-    """Newest watches that a gru or attention reads when serving."""
+    """Newest watches that what reads beside the bags is given when serving."""
     encoder_lookback: int = Field(default=50, ge=1)
     """Watches before the first label of a piece of a long history that they read in training."""
     encoder_dropout: float = Field(default=0.0, ge=0, lt=1)
     num_blocks: int = Field(default=2, ge=1)
     num_heads: int = Field(default=2, ge=1)
     """Attention heads of a block; divides `embedding_width`."""
+    filter_length: int = Field(default=8, ge=1)
+    """Newest watches that the filters of a convolution see."""
+    filter_heights: tuple[PositiveInt, ...] = (1, 2, 4)
+    num_filters: int = Field(default=16, ge=1)
+    """Of each height."""
+    num_interests: int = Field(default=4, ge=2)
+    """Vectors that capsules give a user: an item scores by the nearest of them."""
+    routing_rounds: int = Field(default=3, ge=1)
     watch_times: bool = False
     """Let attention see how much time lies between two watches."""
     embedding_width: int = Field(default=64, ge=1)
     tower: tuple[int, ...] = (512, 256)
-    """Hidden ReLU widths; a linear layer to `embedding_width` follows."""
+    """Hidden widths; a linear layer to `embedding_width` follows."""
+    layers: LayerSettings = LayerSettings()
     shared_table: bool = False
     """Embed watched items and score items by one table: half the weights, for small logs."""
     skip: bool = False
@@ -178,6 +193,22 @@ class CandidateSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_encoder(self) -> Self:
+        tallest = max(self.filter_heights, default=0)
+        if self.encoder == "convolution" and not 0 < tallest <= self.filter_length:
+            raise ValueError(
+                f"filter_heights: expected heights of at most filter_length "
+                f"({self.filter_length}), got {self.filter_heights}: lower them, or raise it"
+            )
+        of_one_vector = ("members", "popularity_minutes", "successor_windows", "policy_gradient")
+        if self.interests > 1 and any(getattr(self, name) for name in of_one_vector):
+            raise ValueError(
+                f"encoder = 'capsules' goes without {', '.join(of_one_vector)}, which are of one "
+                f"vector a user: leave them out, or choose another encoder"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_members(self) -> Self:
         if self.members and (self.popularity_minutes or self.successor_windows):
             raise ValueError(
@@ -224,6 +255,11 @@ class CandidateSettings(Settings):
         served_only = ("vector_scale", "successor_scale", "popularity_shift", "forecast_minutes")
         defaults = {name: type(self).model_fields[name].default for name in served_only}
         return self.model_copy(update=defaults)
+
+    @property
+    def interests(self) -> int:
+        """K, vectors of a user."""
+        return self.num_interests if self.encoder == "capsules" else 1
 
     @property
     def num_popularity_columns(self) -> int:

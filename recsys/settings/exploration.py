@@ -28,7 +28,7 @@ class ExplorationSettings(Settings):
     completion_weight: float = Field(default=1.0, ge=0)
     """Of the completion output's loss beside the likelihood of the watch time."""
     training: TrainingSettings = TrainingSettings(
-        batch_size=512, max_epochs=5, linear_decay=True, patience=2
+        batch_size=512, max_epochs=5, decay="linear", patience=2
     )
 
 

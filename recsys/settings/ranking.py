@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from recsys.settings.base import Settings
+from recsys.settings.layers import LayerSettings
 from recsys.settings.training import TrainingSettings
 
 HEADS = ("expected", "median", "completion", "click", "like", "percentile", "curve")
@@ -99,6 +100,8 @@ class RankingSettings(Settings):
     attention_dropout: float = Field(default=0.5, ge=0, lt=1)
     hidden: tuple[int, ...] = (256, 128)
     """Widths of the layers; none leaves a linear net (but for the cross layers)."""
+    layers: LayerSettings = LayerSettings()
+    """Of all but the first layer, which is shared by a request's candidates, residual blocks."""
     num_experts: int = Field(default=1, ge=1)
     """Towers behind the first layer, which each head mixes by a gate of its own; 1: one shared."""
     gate_dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -142,6 +145,17 @@ class RankingSettings(Settings):
     time here and lose no more NDCG than `max_ndcg_loss`; what was measured is in precision.json."""
     max_ndcg_loss: float = Field(default=0.001, ge=0)
     """Relative, of NDCG@20 within users on the validation rows, gains being watch seconds."""
+    ensemble: int = Field(default=1, ge=1)
+    """Nets that are trained, each from a seed of its own; the mean of what they say is served. An
+    answer takes as many times as long."""
+    ensemble_bagged: bool = False
+    """Train all but the first on rows drawn with replacement."""
+    head_solver: Literal["none", "l-bfgs", "bfgs", "cg"] = "none"
+    """Solve for the last layer over all training rows when the net is trained; kept if the
+    validation is better by it."""
+    head_iterations: int = Field(default=30, ge=1)
+    head_penalty: float = Field(default=1e-3, ge=0)
+    """Times half the squared distance of the last layer from where the training left it."""
     refit: bool = False
     """Train once more, from nothing and on the validation rows too, for as many epochs as were
     found best: a bundle that does not stop learning a day before it is made."""
@@ -170,6 +184,15 @@ class RankingSettings(Settings):
             )
         if self.num_pieces > 1 and self.powers:
             raise ValueError("powers are of whole shares: set powers = false, or num_pieces = 1")
+        return self
+
+    @model_validator(mode="after")
+    def _check_solver(self) -> Self:
+        if self.head_solver != "none" and self.refit:
+            raise ValueError(
+                "head_solver needs validation rows to tell whether it helps, and refit leaves "
+                "none: set one of them to its default"
+            )
         return self
 
     @model_validator(mode="after")

@@ -48,6 +48,23 @@ CASES = [
         },
         (*EVERY_INPUT, "minutes_since_forecast"),
     ),
+    ({"encoder": "lstm"}, EVERY_INPUT),
+    (
+        {
+            "encoder": "convolution",
+            "layers": {"activation": "gaussian", "normalisation": "batch", "residual": "v2"},
+        },
+        EVERY_INPUT,
+    ),
+    (
+        {
+            "encoder": "capsules",
+            "similarity": "cosine",
+            "skip": True,
+            "layers": {"activation": "elu", "normalisation": "layer", "residual": "bottleneck"},
+        },
+        EVERY_INPUT,
+    ),
     ({"context": (), "age": False, "searches": False, "example_age": False}, EVERY_INPUT[:2]),
 ]
 

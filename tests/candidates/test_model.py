@@ -19,7 +19,7 @@ from recsys.candidates.successors import count_successors
 from recsys.candidates.user_tower import successor_weights
 from recsys.core.backends import compile_step, to_numpy
 from recsys.core.checkpoint import write_variables
-from recsys.core.optimizers.adam import new_optimizer
+from recsys.core.optimizers.by_name import new_optimizer
 from recsys.data.examples import TRAINING
 from tests.candidates.small_log import (
     NUM_ITEMS,
@@ -94,6 +94,10 @@ ENCODERS = [
     {"encoder": "bag"},
     {"encoder": "gru", "windows": ()},
     {"encoder": "gru"},
+    {"encoder": "lstm", "windows": ()},
+    {"encoder": "convolution", "windows": (), "filter_length": 4},
+    {"encoder": "capsules", "windows": ()},
+    {"encoder": "capsules"},
     {"encoder": "attention", "windows": ()},
     {"encoder": "attention", "watch_times": True},
 ]
@@ -116,9 +120,49 @@ def test_prefix_of_a_sequence_equals_the_same_history_alone(encoder):
         if settings.watch_times:
             seconds = batch["watch_seconds"][row : row + 1, :end]
             alone["watch_seconds"] = seconds - seconds.max(axis=1, initial=0)
+        interests = slice(column * settings.interests, (column + 1) * settings.interests)
         np.testing.assert_allclose(
-            to_numpy(model.served_user_vectors(alone))[0, 0], vectors[row, column], atol=1e-5
+            to_numpy(model.served_user_vectors(alone))[0], vectors[row, interests], atol=1e-5
         )
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("loss", ["full_softmax", "sampled_softmax"])
+def test_loss_of_several_interests_is_that_of_the_nearest_to_the_label(similarity, loss):
+    settings = settings_of(
+        encoder="capsules", num_interests=3, similarity=similarity, loss="sampled_softmax"
+    )
+    (batch,) = first_batches(settings)
+    batch |= {
+        "negatives": np.arange(NUM_ITEMS, dtype=np.int32),
+        "log_expected_counts": np.zeros(NUM_ITEMS, np.float32),
+    }
+    model = model_of(settings.model_copy(update={"loss": loss}))
+    logits = logits_of(model, batch)  # [B, P * K, N]
+    logits = logits.reshape(*batch["labels"].shape, 3, NUM_ITEMS)
+    own = np.take_along_axis(logits, batch["labels"][..., None, None], axis=-1)[..., 0]
+    nearest = own.argmax(axis=-1)
+    assert len(np.unique(nearest)) > 1
+    chosen = np.take_along_axis(logits, nearest[..., None, None], axis=2)[:, :, 0]
+    losses = np.log(np.exp(chosen).sum(axis=-1)) - own.max(axis=-1)
+    expected = (losses * batch["weight"]).sum() / batch["weight"].sum()
+    found, _ = model.softmax_loss(batch, training=False)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("encoder", ["bag", "capsules"])
+def test_padding_counts_for_nothing_where_batches_are_normalised(encoder):
+    settings = settings_of(
+        encoder=encoder, layers={"normalisation": "batch"}, loss="sampled_softmax"
+    )
+    (batch,) = first_batches(settings)
+    padding = batch["weight"] == 0
+    assert padding.any()
+    other = batch | {"age": np.where(padding, 90, batch["age"]).astype(np.float32)}
+    first, second = (
+        float(model_of(settings).softmax_loss(each, training=True)[0]) for each in (batch, other)
+    )
+    assert first == pytest.approx(second, rel=1e-6)
 
 
 def test_bags_forget_what_is_older_than_the_longest_window():

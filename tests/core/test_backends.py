@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recsys.core.backends import gather_rows, to_numpy
-from recsys.core.backends.tensorflow import compile_step, sum_repeated_rows, update_rows
-from recsys.core.optimizers.adam import new_optimizer
+from recsys.core.backends import compile_step, gather_rows, to_numpy
+from recsys.core.backends.tensorflow import sum_repeated_rows, update_rows
+from recsys.core.optimizers.by_name import new_optimizer
 from recsys.settings import TrainingSettings
 
 LARGE = 12
@@ -58,7 +58,7 @@ def test_compile_step_is_right_for_repeated_ids():
 
 def test_new_optimizer_refuses_a_decay_without_an_end():
     with pytest.raises(ValueError, match="number of batches"):
-        new_optimizer(TrainingSettings(linear_decay=True), None)
+        new_optimizer(TrainingSettings(decay="linear"), None)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def make_constants(values, gates, **changes):
     layer = GatedExperts((1,), len(values), len(gates), 0.0, seed=0, **changes)
     layer.build((None, 1))
     for tower, value in zip(layer.experts, values, strict=True):
-        tower.dense_layers[0].kernel.assign([[value]])
+        tower.steps[0].dense.kernel.assign([[value]])
     layer.gates.kernel.assign(np.log(gates).reshape(1, -1))
     return layer
 

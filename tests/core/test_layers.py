@@ -146,7 +146,7 @@ def test_tower_equals_its_layers_by_hand():
     inputs = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
     found = to_numpy(tower(inputs))
     hidden = inputs
-    for dense in tower.dense_layers:
+    for dense in (step.dense for step in tower.steps):
         kernel, bias = (to_numpy(variable.value) for variable in dense.variables)
         hidden = np.maximum(hidden @ kernel + bias, 0)
     np.testing.assert_allclose(found, hidden, rtol=1e-5)

@@ -20,7 +20,7 @@ from recsys.core.checkpoint import (
     read_variables,
     write_variables,
 )
-from recsys.core.optimizers.adam import new_optimizer
+from recsys.core.optimizers.by_name import new_optimizer
 from recsys.core.optimizers.row_sparse import is_table
 from recsys.settings import TrainingSettings
 from tests.candidates.small_log import model_of, settings_of
@@ -237,7 +237,7 @@ def test_table_rate_and_warm_up_are_respected():
 
 def test_decay_of_the_rate_reaches_tables():
     batches = [batch_of([2], [[1, 1, 1]])] * 2
-    moved = weights_after("adagrad", batches, linear_decay=True, max_epochs=1)[1][2]
+    moved = weights_after("adagrad", batches, decay="linear", max_epochs=1)[1][2]
     assert moved == pytest.approx(-RATE * (1 + 0.99 / np.sqrt(2)), rel=1e-5)
 
 
@@ -252,14 +252,14 @@ def test_weight_decay_spares_tables(rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_training_goes_on_bit_for_bit_from_a_checkpoint(rule, tmp_path):
     batches = list(random_batches(6))
-    whole = weights_after(rule, batches, linear_decay=True)
-    model, optimizer, step = training_of(rule, linear_decay=True)
+    whole = weights_after(rule, batches, decay="linear")
+    model, optimizer, step = training_of(rule, decay="linear")
     for batch in batches[:3]:
         step(batch)
     groups = {"model": model.variables, "optimizer": optimizer.variables}
     saved = {name: read_variables(variables) for name, variables in groups.items()}
     Checkpoints(tmp_path, 1).save(Checkpoint(saved, {}))
-    model, optimizer, step = training_of(rule, linear_decay=True)
+    model, optimizer, step = training_of(rule, decay="linear")
     loaded = Checkpoints(tmp_path, 1).load()
     write_variables(model.variables, loaded.groups["model"])
     write_variables(optimizer.variables, loaded.groups["optimizer"])

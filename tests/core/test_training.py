@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from recsys.core.backends import to_numpy
-from recsys.core.optimizers.adam import LinearSchedule
 from recsys.core.training import BAD_BATCH, CURVES
 from recsys.errors import TrainingError
 from tests.core.small_training import error_of, make_batches, new_net, run
@@ -136,7 +135,7 @@ def test_train_refuses_a_validation_metric_that_is_not_finite(tmp_path):
 
 def test_train_refuses_the_checkpoint_of_other_settings(tmp_path):
     run(new_net(), tmp_path)
-    with pytest.raises(TrainingError, match="another seed, batch size, learning rate"):
+    with pytest.raises(TrainingError, match="another seed, batch size, optimizer, learning rate"):
         run(new_net(), tmp_path, learning_rate=0.5)
 
 
@@ -145,17 +144,6 @@ def test_train_refuses_the_checkpoint_of_another_net(tmp_path):
     other = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
     with pytest.raises(TrainingError, match="does not fit the net"):
         run(other, tmp_path)
-
-
-def test_schedule_climbs_linearly_then_stays():
-    rates = [float(LinearSchedule(0.4, 4, None)(step)) for step in range(6)]
-    np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4], rtol=1e-6)
-    assert float(LinearSchedule(0.4, 0, None)(0)) == pytest.approx(0.4)
-
-
-def test_schedule_falls_to_zero_at_the_last_step():
-    rates = [float(LinearSchedule(0.4, 0, 4)(step)) for step in range(6)]
-    np.testing.assert_allclose(rates, [0.4, 0.3, 0.2, 0.1, 0.0, 0.0], atol=1e-7)
 
 
 class Enough(Exception):

@@ -171,7 +171,7 @@ def trained(normal_world, tmp_path_factory):
         dropout=0.0,
         embedding_dropout=0.0,
         training=TrainingSettings(
-            batch_size=512, max_epochs=6, learning_rate=5e-3, linear_decay=True, tensorboard=False
+            batch_size=512, max_epochs=6, learning_rate=5e-3, decay="linear", tensorboard=False
         ),
     )
     scales = make_scales(rows, 2, mean=LEVEL_MEAN, deviation=1.0)

@@ -185,3 +185,21 @@ def test_token_is_printed_once_and_let_in(tmp_path):
     assert read_tokens(path).find(token).expires is None
     assert read_tokens(path).find(made["token"]).expires == datetime(2027, 1, 1, tzinfo=UTC)
     assert "BlockItems" in read_tokens(path).find(token).methods
+
+
+@pytest.mark.parametrize("command", ["run", "train-candidates", "train-ranking"])
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_tensorboard_is_asked_for_in_both_trainings(monkeypatch, tmp_path, command, is_asked):
+    given = []
+    monkeypatch.setattr("pipelines.run.main", lambda settings, *_, **__: given.append(settings))
+    monkeypatch.setattr(
+        "pipelines.run.run_one", lambda _, settings, *__, **___: given.append(settings)
+    )
+    monkeypatch.setattr("pipelines.cli._print_evaluation", lambda *_: None)
+    config = Path(__file__).parents[1] / "tiny.toml"
+    flag = ["--tensorboard"] if is_asked else []
+    done = invoke(command, "--config", config, "--out", tmp_path / "run", *flag)
+    (settings,) = given
+    for training in (settings.candidates.training, settings.ranking.training):
+        assert training.tensorboard_details == is_asked
+    assert (f"tensorboard --logdir {tmp_path / 'run'}" in done.stderr) == is_asked

@@ -15,7 +15,7 @@ from recsys.core.onnx_session import load_session
 from recsys.errors import ArtefactError, BundleError
 from recsys.ranking.calibration import Calibration
 from recsys.ranking.export import export_ranker
-from recsys.ranking.model import quantiles
+from recsys.ranking.model import outputs_and_losses, quantiles
 from recsys.ranking.objective import in_units, log_mean_of_curve
 from recsys.ranking.ranker import Ranker
 from recsys.ranking.tables import table_sizes
@@ -248,7 +248,7 @@ def test_validation_sees_what_is_served_without_the_bias(net):
     model, features = net
     batch = make_batch(features)
     assert batch["bias_categorical"].any()
-    found = to_numpy(model.outputs_and_losses(tensors(batch)))
+    found = to_numpy(outputs_and_losses(model, tensors(batch)))
     unknown = batch | {"bias_categorical": np.zeros_like(batch["bias_categorical"])}
     raw = outputs(model, {name: unknown[name] for name in features})[:, 0]
     losses = to_numpy(model.objective.row_losses(raw, batch))

@@ -13,7 +13,8 @@ import pytest
 
 from pipelines import train_ranking
 from pipelines.prepare import prepare
-from pipelines.train_ranking import Validation
+from pipelines.ranking_training import Validation
+from recsys.core.checkpoint import Checkpoints
 from recsys.data.examples import TEST, TRAINING, VALIDATION
 from recsys.data.prepared import load_prepared
 from recsys.errors import DataError
@@ -370,3 +371,21 @@ def test_order_that_cannot_be_measured_stays_in_floats(in_integers, monkeypatch)
     _, measured = in_integers(precision="auto", max_ndcg_loss=1.0)
     assert (measured["chosen"], measured["ndcg_loss"]) == ("float32", None)
     assert measured["int8"]["ndcg"] is None
+
+
+def test_bagged_ensemble_with_solved_heads_is_served_as_one(prepared, tmp_path):
+    parts = {"ensemble": 2, "ensemble_bagged": True, "head_solver": "l-bfgs", "head_iterations": 3}
+    parts |= {"recent_length": 0, "cross_layers": 0}
+    ranking = SETTINGS.ranking.model_copy(update=parts)
+    train_ranking.main(SETTINGS.model_copy(update={"ranking": ranking}), prepared, tmp_path)
+    assert (tmp_path / "heads_solved.json").exists()
+    assert (tmp_path / "member_2" / "heads_solved.json").exists()
+    weights = [
+        list(Checkpoints(directory / "unfinished", 2).load().groups["best"])
+        for directory in (tmp_path, tmp_path / "member_2")
+    ]
+    assert any(not np.array_equal(*pair) for pair in zip(*weights, strict=True))
+    found = ranking_predictions(ranking, load_prepared(prepared), tmp_path, TEST)
+    assert found.values["expected_seconds"].mean() == pytest.approx(
+        found.watch_ms.mean() / 1000, rel=0.3
+    )

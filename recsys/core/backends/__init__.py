@@ -5,6 +5,7 @@ and changes rows of a table. Only the module of the backend that Keras runs on i
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Protocol, TypeAlias
 
@@ -42,9 +43,12 @@ class Optimizer(Protocol):
     def apply(self, gradients: list[Tensor], variables: list[keras.Variable]) -> None:
         """Take one step."""
 
+    def finalize_variable_values(self, variables: list[keras.Variable]) -> None:
+        """Give variables their averages, where it keeps any."""
+
 
 def compile_step(
-    model: keras.Model, loss: Loss, optimizer: Optimizer
+    model: keras.Model, loss: Loss, optimizer: Optimizer, *, has_norm: bool = False
 ) -> Callable[[ArrayBatch], tuple[Tensor, dict[str, Tensor]]]:
     """Return a compiled function that takes one optimizer step on a batch.
 
@@ -52,8 +56,9 @@ def compile_step(
         model: Built; its trainable variables are what is learned.
         loss: Written with `keras.ops` only.
         optimizer: Built on the model's trainable variables.
+        has_norm: Report the length of all gradients together, `gradient_norm`, as they come.
     """
-    return _module().compile_step(model, loss, optimizer)
+    return _module().compile_step(model, loss, optimizer, has_norm=has_norm)
 
 
 def compile_call(
@@ -61,6 +66,27 @@ def compile_call(
 ) -> Callable[[ArrayBatch], np.ndarray]:
     """Return a compiled function that computes something of a model without changing it."""
     return _module().compile_call(model, function)
+
+
+def gradients_of(
+    function: Callable[[Batch], Tensor],
+    variables: Sequence[keras.Variable],
+    *,
+    is_compiled: bool = True,
+) -> Callable[[ArrayBatch], tuple[float, list[np.ndarray]]]:
+    """Return a function that gives a scalar of a batch, and its gradients.
+
+    Args:
+        function: Batch -> scalar.
+        variables: What the gradients are of, dense; zeros where the scalar does not depend on one.
+        is_compiled: Pays from a few calls on. All other variables have to stay as they are then.
+    """
+    return _module().gradients_of(function, variables, is_compiled=is_compiled)
+
+
+def backend_double_precision() -> AbstractContextManager[None]:
+    """Let the backend hold float64 within the block; JAX does not by default."""
+    return _module().double_precision()
 
 
 def gather_rows(table: keras.Variable, codes: Tensor) -> Tensor:
@@ -92,6 +118,21 @@ def update_rows(
 def sum_repeated_rows(gradient: Tensor) -> Tensor:
     """Return a gradient in which each row of a table comes once; all else as it is."""
     return _module().sum_repeated_rows(gradient)
+
+
+def gradient_values(gradient: Tensor) -> Tensor:
+    """Return the numbers of a gradient, those of its slices where it is sparse; None for None."""
+    return _module().gradient_values(gradient)
+
+
+def with_gradient_values(gradient: Tensor, values: Tensor) -> Tensor:
+    """Return a gradient with other numbers in the same places."""
+    return _module().with_gradient_values(gradient, values)
+
+
+def norm_of(values: Sequence[Tensor]) -> Tensor:
+    """Return the length of all values taken together: []; None among them counts for nothing."""
+    return _module().norm_of(values)
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Gradients and compilation under JAX: `value_and_grad` over Keras's stateless scope, jitted."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,8 @@ def compile_step(
     model: keras.Model,
     loss: Callable[[Batch], tuple[jax.Array, dict[str, jax.Array]]],
     optimizer: Any,
+    *,
+    has_norm: bool,
 ) -> Callable[[Batch], tuple[jax.Array, dict[str, jax.Array]]]:
     """Return a compiled function that takes one optimizer step on a batch."""
     variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
@@ -39,6 +42,8 @@ def compile_step(
         trainable, other, slots = state
         differentiate = jax.value_and_grad(forward, has_aux=True)
         (value, (figures, other)), gradients = differentiate(trainable, other, batch)
+        if has_norm:
+            figures = {**figures, "gradient_norm": norm_of(gradients)}
         trainable, slots = update(trainable, slots, gradients)
         return value, figures, (trainable, other, slots)
 
@@ -71,6 +76,33 @@ def compile_call(
     return call_now
 
 
+def gradients_of(
+    function: Callable[[Batch], jax.Array],
+    variables: Sequence[keras.Variable],
+    *,
+    is_compiled: bool,
+) -> Callable[[Batch], tuple[float, list[np.ndarray]]]:
+    """Return a function that gives a scalar of a batch, and its gradients."""
+
+    def of_values(values: Values, batch: Batch) -> jax.Array:
+        with keras.StatelessScope(list(zip(variables, values, strict=True))):
+            return function(batch)
+
+    differentiate = jax.value_and_grad(of_values)
+    ready = jax.jit(differentiate) if is_compiled else differentiate
+
+    def differentiate_now(batch: Batch) -> tuple[float, list[np.ndarray]]:
+        value, gradients = ready([variable.value for variable in variables], batch)
+        return float(value), [np.asarray(gradient) for gradient in gradients]
+
+    return differentiate_now
+
+
+def double_precision() -> AbstractContextManager[None]:
+    """Let JAX hold float64, which it else makes float32."""
+    return jax.enable_x64(True)
+
+
 def gather_rows(table: keras.Variable, codes: Any) -> jax.Array:
     """Return rows of a table: [N, D], int [...] -> [..., D]."""
     return keras.ops.take(table.value, codes, axis=0)
@@ -92,6 +124,21 @@ def update_rows(
     for slot, value in zip(slots, new_values, strict=True):
         slot.assign(value)
     table.assign(table.value - change)
+
+
+def gradient_values(gradient: Any) -> Any:
+    """Return the gradient: JAX's are dense."""
+    return gradient
+
+
+def with_gradient_values(gradient: Any, values: Any) -> Any:
+    """Return the values."""
+    return values
+
+
+def norm_of(values: Sequence[jax.Array]) -> jax.Array:
+    """Return the length of all values taken together."""
+    return jax.numpy.sqrt(sum(jax.numpy.sum(each**2) for each in values))
 
 
 def to_numpy(tensor: Any) -> np.ndarray:

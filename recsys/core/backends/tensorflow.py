@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -18,6 +19,8 @@ def compile_step(
     model: keras.Model,
     loss: Callable[[Batch], tuple[tf.Tensor, dict[str, tf.Tensor]]],
     optimizer: Any,
+    *,
+    has_norm: bool,
 ) -> Callable[[Batch], tuple[tf.Tensor, dict[str, tf.Tensor]]]:
     """Return a compiled function that takes one optimizer step on a batch."""
     trainable = model.trainable_variables
@@ -29,6 +32,9 @@ def compile_step(
         with tf.GradientTape() as tape:
             value, figures = loss(batch)
         gradients = tape.gradient(value, [variable.value for variable in trainable])
+        if has_norm:
+            summed = [gradient_values(sum_repeated_rows(gradient)) for gradient in gradients]
+            figures = {**figures, "gradient_norm": norm_of(summed)}
         if not is_summing:
             gradients = [sum_repeated_rows(gradient) for gradient in gradients]
         optimizer.apply(gradients, trainable)
@@ -43,6 +49,36 @@ def compile_call(
     """Return a compiled function that computes something of a model without changing it."""
     compiled = tf.function(function)
     return lambda batch: compiled(batch).numpy()
+
+
+def gradients_of(
+    function: Callable[[Batch], tf.Tensor],
+    variables: Sequence[keras.Variable],
+    *,
+    is_compiled: bool,
+) -> Callable[[Batch], tuple[float, list[np.ndarray]]]:
+    """Return a function that gives a scalar of a batch, and its dense gradients."""
+    values = [variable.value for variable in variables]
+
+    def differentiate(batch: Batch) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            value = function(batch)
+        gradients = tape.gradient(value, values, unconnected_gradients="zero")
+        return value, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    ready = tf.function(differentiate, reduce_retracing=True) if is_compiled else differentiate
+
+    def differentiate_now(batch: Batch) -> tuple[float, list[np.ndarray]]:
+        value, gradients = ready(batch)
+        return float(value), [gradient.numpy() for gradient in gradients]
+
+    return differentiate_now
+
+
+def double_precision() -> AbstractContextManager[None]:
+    """Do nothing: TensorFlow holds float64 as it is."""
+    return nullcontext()
 
 
 def gather_rows(table: keras.Variable, codes: Any) -> tf.Tensor:
@@ -78,6 +114,23 @@ def update_rows(
         for slot, value in zip(slots, new_values, strict=True):
             slot.value.scatter_update(tf.IndexedSlices(value, rows))
         table.value.scatter_sub(tf.IndexedSlices(change, rows))
+
+
+def gradient_values(gradient: Any) -> Any:
+    """Return the numbers of a gradient, those of its slices where it is sparse."""
+    return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+
+
+def with_gradient_values(gradient: Any, values: Any) -> Any:
+    """Return a gradient with other numbers in the same places."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return values
+
+
+def norm_of(values: Sequence[Any]) -> tf.Tensor:
+    """Return the length of all values taken together; None counts for nothing."""
+    return tf.linalg.global_norm([each for each in values if each is not None])
 
 
 def to_numpy(tensor: Any) -> np.ndarray:

@@ -39,7 +39,9 @@ class Embedding(keras.layers.Layer):  # type: ignore[misc]
         values *= np.float32(self.deviation)
         values[0] = 0
         self.table = self.add_weight(
-            shape=values.shape, initializer=lambda shape, dtype: values, name="table"
+            shape=values.shape,
+            initializer=lambda shape, dtype: values.astype(dtype, copy=False),
+            name="table",
         )
 
     def call(self, codes: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ from keras import ops
 
 from recsys.core.backends import Tensor
 from recsys.core.layers.dense import Dense
-from recsys.core.layers.tower import Tower
+from recsys.core.layers.tower import RELU, Tower
 from recsys.core.losses import HIDDEN_LOGIT
 from recsys.core.random import stream_seed
+from recsys.settings.layers import LayerSettings
 
 
 class GatedExperts(keras.layers.Layer):  # type: ignore[misc]
@@ -27,6 +28,7 @@ class GatedExperts(keras.layers.Layer):  # type: ignore[misc]
         dropout: Share of the units of experts zeroed.
         gate_dropout: Share of the experts that an example is not mixed from while training, the
             same for all tasks; the gates' other values are scaled to add up to 1.
+        layers: What experts are made of.
         seed: Of initial values and dropout.
         precision: Of the products of experts and gates while training.
     """
@@ -39,6 +41,7 @@ class GatedExperts(keras.layers.Layer):  # type: ignore[misc]
         dropout: float,
         *,
         gate_dropout: float = 0.0,
+        layers: LayerSettings = RELU,
         seed: int,
         precision: str = "float32",
         name: str | None = None,
@@ -49,6 +52,7 @@ class GatedExperts(keras.layers.Layer):  # type: ignore[misc]
             Tower(
                 widths,
                 dropout,
+                layers=layers,
                 seed=stream_seed(seed, "expert", number),
                 precision=precision,
                 name=f"expert{number}",
@@ -68,13 +72,20 @@ class GatedExperts(keras.layers.Layer):  # type: ignore[misc]
             expert.build(inputs_shape)
         self.gates.build(inputs_shape)
 
-    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """Return the mixture of each task: float [..., D] -> [..., K, widths[-1]]."""
+    def call(
+        self, inputs: Tensor, training: bool = False, is_counted: Tensor | None = None
+    ) -> Tensor:
+        """Return the mixture of each task: float [..., D] -> [..., K, widths[-1]].
+
+        `is_counted` is as that of a tower.
+        """
         shape = (*ops.shape(inputs)[:-1], self.num_tasks, self.num_experts)
         logits = ops.reshape(self.gates(inputs, training=training), shape)
         if training:
             logits = self._hide_experts(logits)
-        experts = [expert(inputs, training=training) for expert in self.experts]
+        experts = [
+            expert(inputs, training=training, is_counted=is_counted) for expert in self.experts
+        ]
         # Keras warns of a softmax over one expert, though not of its logarithm.
         gates = ops.exp(ops.log_softmax(logits, axis=-1))
         return ops.matmul(gates, ops.stack(experts, axis=-2))

@@ -85,12 +85,14 @@ class QuantileRamps(keras.layers.Layer):  # type: ignore[misc]
 
     def _place(self, values: Tensor) -> Tensor:
         """Return the number of intervals below values, and the part of their own: [..., F]."""
-        begins = ops.convert_to_tensor(self.low[..., 0])
+        begins = ops.convert_to_tensor(self.low[..., 0], values.dtype)
         is_above = ops.cast(values[..., None] > begins, values.dtype)
         group = ops.maximum(ops.sum(is_above, axis=-1) - 1.0, 0.0)
         row = ops.convert_to_tensor(self.first) + ops.cast(group, "int32")
         low, width = (
-            ops.take(ops.convert_to_tensor(each.reshape(-1, self.length)), row, axis=0)
+            ops.take(
+                ops.convert_to_tensor(each.reshape(-1, self.length), values.dtype), row, axis=0
+            )
             for each in (self.low, self.width)
         )
         ramps = ops.clip((values[..., None] - low) / width, 0.0, 1.0)
@@ -99,7 +101,9 @@ class QuantileRamps(keras.layers.Layer):  # type: ignore[misc]
     def _pieces(self, place: Tensor, is_missing: Tensor) -> Tensor:
         """Return how much of each piece lies below values: [..., F] -> [..., F P]."""
         per_piece = self.num_ramps // self.num_pieces
-        begins = ops.convert_to_tensor(np.arange(self.num_pieces, dtype=np.float32) * per_piece)
+        begins = ops.convert_to_tensor(
+            np.arange(self.num_pieces, dtype=np.float32) * per_piece, place.dtype
+        )
         pieces = ops.clip((place[..., None] - begins) / per_piece, 0.0, 1.0)
         pieces = pieces * (1.0 - is_missing[..., None])
         outer = tuple(ops.shape(is_missing)[:-1])

@@ -67,6 +67,9 @@ class RowSparse:
         self.dense.apply([sum_repeated_rows(pair[0]) for pair in rest], [pair[1] for pair in rest])
         self.num_steps.assign(self.num_steps + 1)
 
+    def finalize_variable_values(self, variables: list[keras.Variable]) -> None:
+        """Leave the variables as they are: nothing is averaged here."""
+
 
 def _zeros(rule: TableRule, table: keras.Variable) -> list[keras.Variable]:
     return [
