@@ -18,8 +18,8 @@ import numpy as np
 from keras import ops
 
 from benchmarks import gradient_nets
-from recsys.candidates import interests
-from recsys.core import gradient_check, losses, softmax
+from recsys.candidates import interests, policy
+from recsys.core import gradient_check, losses, policy_gradient, softmax
 from recsys.core.layers import (
     activations,
     attention,
@@ -40,7 +40,7 @@ from recsys.core.layers import (
     tower,
 )
 from recsys.core.random import stream
-from recsys.settings import LayerSettings
+from recsys.settings import LayerSettings, PolicyGradientSettings
 from recsys.settings.layers import Activation
 
 Case = Callable[[np.random.Generator], Mapping[str, float]]
@@ -50,15 +50,18 @@ FUNCTION_MODULES = (
     "recsys.core.layers.",
     "recsys.core.losses",
     "recsys.core.softmax",
+    "recsys.core.policy_gradient",
     "recsys.candidates.interests",
 )
 """Whose public functions of tensors are layers or losses too."""
 
 NOT_CHECKED = {
     "recsys.core.layers.activations.activation_of": "each name in a tower",
-    "recsys.core.layers.dense.new_dense": "Tower",
     "recsys.candidates.encoder.HistoryEncoder": "CandidateModel is checked with each encoder",
     "recsys.candidates.item_table.ItemTable": "CandidateModel is checked with it",
+    "recsys.core.policy_gradient.off_policy_weight": "none goes through it: policy_gradient_loss",
+    "recsys.core.policy_gradient.top_k_multiplier": "none goes through it: policy_gradient_loss",
+    "recsys.ranking.ensemble.RankingEnsemble": "a mean of RankingModel, and trained one by one",
 }
 """Part -> where its gradient is checked instead."""
 
@@ -133,6 +136,17 @@ class _Attended(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, rows: object, seconds: object) -> object:
         return ops.softmax(self.bias(rows, seconds))
+
+
+class _Behaviour(keras.layers.Layer):  # type: ignore[misc]
+    """The head's scores, over hidden units that are no input: their gradient ends at the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = policy.BehaviourHead(PolicyGradientSettings(), 5, 2, seed=0)
+
+    def call(self, codes: object) -> object:
+        return self.head.logits(self.head(ops.one_hot(codes, 4)))
 
 
 POSITIONS = np.array([[0, 2, 5], [1, 3, 4]])
@@ -317,6 +331,15 @@ CASES: dict[str, Case] = {
         )
         for encoder in ("lstm", "convolution", "attention", "capsules")
     },
+    # Where the cap is reached the weight is constant, and differences see no more than it.
+    "recsys.core.policy_gradient.policy_gradient_loss": _function(
+        lambda log_policy, rewards: policy_gradient.policy_gradient_loss(
+            log_policy, ops.full_like(log_policy, -20.0), rewards, top_k=1, cap=2.0
+        ),
+        lambda rng: -_positive(4)(rng),
+        _positive(4),
+    ),
+    "recsys.candidates.policy.BehaviourHead": _layer(_Behaviour, np.array([0, 3, 1])),
     "recsys.candidates.interests.by_interest": _function(
         lambda rows: interests.by_interest(rows, 3), _normal(2, 3, 2)
     ),

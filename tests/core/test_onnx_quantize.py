@@ -26,8 +26,8 @@ class Net:
         self.outputs = Tower((NUM_OUTPUTS,), 0.0, seed=3)
         for tower in (self.user, self.item, self.outputs):
             tower.build((None, width))
-            for dense in tower.dense_layers:
-                dense.bias.assign(np.linspace(-0.5, 0.5, dense.bias.shape[0]))
+            for step in tower.steps:
+                step.dense.bias.assign(np.linspace(-0.5, 0.5, step.width))
 
     def __call__(self, batch):
         return self.outputs(self.item(batch["items"]) + self.user(batch["user"])[:, None])

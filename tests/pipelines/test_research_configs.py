@@ -27,6 +27,9 @@ def test_nets_of_a_research_configuration_can_be_trained(path):
         "history": np.array([[1, 2, 3, 4]], np.int32),
         "positions": np.array([[2, 4]], np.int32),
         "context": np.ones((1, 2, len(settings.candidates.context)), np.int32),
+        "age": np.full((1, 2), 30, np.float32),
+        "reward": np.ones((1, 2), np.float32),
+        "log_propensity": np.array([[np.nan, -1]], np.float32),
         "labels": np.array([[3, 5]], np.int32),
         "weight": np.ones((1, 2), np.float32),
     }
