@@ -55,6 +55,7 @@ FUNCTION_MODULES = (
 """Whose public functions of tensors are layers or losses too."""
 
 NOT_CHECKED = {
+    "recsys.ranking.ensemble.RankingEnsemble": "never trained; each RankingModel is checked",
     "recsys.core.layers.activations.activation_of": "each name in a tower",
     "recsys.core.layers.dense.new_dense": "Tower",
     "recsys.candidates.encoder.HistoryEncoder": "CandidateModel is checked with each encoder",
