@@ -57,7 +57,6 @@ FUNCTION_MODULES = (
 NOT_CHECKED = {
     "recsys.ranking.ensemble.RankingEnsemble": "never trained; each RankingModel is checked",
     "recsys.core.layers.activations.activation_of": "each name in a tower",
-    "recsys.core.layers.dense.new_dense": "Tower",
     "recsys.candidates.encoder.HistoryEncoder": "CandidateModel is checked with each encoder",
     "recsys.candidates.item_table.ItemTable": "CandidateModel is checked with it",
 }
