@@ -56,6 +56,7 @@ FUNCTION_MODULES = (
 """Whose public functions of tensors are layers or losses too."""
 
 NOT_CHECKED = {
+    "recsys.ranking.ensemble.RankingEnsemble": "never trained; each RankingModel is checked",
     "recsys.core.layers.activations.activation_of": "each name in a tower",
     "recsys.candidates.encoder.HistoryEncoder": "CandidateModel is checked with each encoder",
     "recsys.candidates.item_table.ItemTable": "CandidateModel is checked with it",
