@@ -62,7 +62,6 @@ NOT_CHECKED = {
     "recsys.candidates.item_table.ItemTable": "CandidateModel is checked with it",
     "recsys.core.policy_gradient.off_policy_weight": "none goes through it: policy_gradient_loss",
     "recsys.core.policy_gradient.top_k_multiplier": "none goes through it: policy_gradient_loss",
-    "recsys.ranking.ensemble.RankingEnsemble": "a mean of RankingModel, and trained one by one",
 }
 """Part -> where its gradient is checked instead."""
 

@@ -63,7 +63,8 @@ def timelines_of_states(
     events = _concatenated([state.events for state in states])
     lengths = [len(state.events) for state in states]
     item = catalogue.vocabulary.rows_of_bytes(events.item_id)
-    duration_ms = np.append(duration_ms_of_row, -1)[item]
+    # Row -1 reads the last item's: to put one more behind would copy them all for a request.
+    duration_ms = np.where(item >= 0, duration_ms_of_row[item], -1)
     return Timelines(
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         item=item,

@@ -207,9 +207,8 @@ def _user_item_columns(
     of_user: Columns,
 ) -> Columns:
     """Return what the user did with the item, its channel and its topics: float32 [Q, C]."""
-    every_item = np.arange(len(items))
     pasts = {
-        "user_item": _past_with(queries, timelines, every_item, len(items), candidates),
+        "user_item": _past_with(queries, timelines, None, len(items), candidates),
         "user_channel": _past_with(
             queries, timelines, items.channel, items.num_channels, items.channel[candidates]
         ),
@@ -228,7 +227,7 @@ def _user_item_columns(
 def _past_with(
     queries: Queries,
     timelines: Timelines,
-    groups: np.ndarray,
+    groups: np.ndarray | None,
     num_groups: int,
     wanted: np.ndarray,
 ) -> Past:

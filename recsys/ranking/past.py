@@ -73,7 +73,7 @@ def last_watch_time(timelines: Timelines, users: np.ndarray, moments: np.ndarray
 
 def past_with(
     timelines: Timelines,
-    groups: np.ndarray,
+    groups: np.ndarray | None,
     num_groups: int,
     *,
     users: np.ndarray,
@@ -84,7 +84,8 @@ def past_with(
 
     Args:
         timelines: E events.
-        groups: int32 [N] or [N, M], group numbers of each catalogue row, -1 none.
+        groups: int32 [N] or [N, M], group numbers of each catalogue row, -1 none; None: each
+            row is a group of its own.
         num_groups: Group numbers are below this.
         users: int64 [Q].
         moments: int64 [Q].
@@ -109,9 +110,13 @@ def _user_of(timelines: Timelines, events: np.ndarray) -> np.ndarray:
     return np.searchsorted(timelines.offsets, events, side="right") - 1
 
 
-def _events_with_groups(timelines: Timelines, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _events_with_groups(
+    timelines: Timelines, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return one entry per event and group of its item: event number and group, int64 [E']."""
     known = np.flatnonzero(timelines.item >= 0)
+    if groups is None:
+        return known, timelines.item[known].astype(np.int64)
     of_event = groups.reshape(len(groups), -1)[timelines.item[known]]
     row, column = np.nonzero(of_event >= 0)
     return known[row], of_event[row, column].astype(np.int64)
