@@ -1,4 +1,4 @@
-"""To be shown: at recall@300 of .95, our index answers twice what FAISS HNSW32 and hnswlib do.
+"""Claim: at recall@300 of .95, our index answers twice the queries of FAISS HNSW32 and hnswlib.
 
 1M x 64 item vectors of a trained net and user vectors that it was not trained on
 (`benchmarks.ann_vectors`); one query at a time, one thread. Each side's settings are swept on half

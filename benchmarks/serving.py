@@ -10,9 +10,10 @@
 Each server in turn is a process on one core, the client another on another core. With each: calls
 one at a time; a closed loop of 1 to 64 calls in flight; an open loop at shares of the closed loop's
 best rate. "In time" is within 50 ms of the moment that a call was due, undegraded, at the offered
-rate that is best for the server. A server that never is counts by its answers however late. Users
-are drawn from the state with replacement; each call has a request id of its own, but for the time
-of gRPC: there the first answer is kept, so that all is measured but the making of it.
+rate that is best for the server. With a server that never is, best rates of the closed loop are
+compared, of both sides. Users are drawn from the state with replacement; each call has a request id
+of its own, but for the time of gRPC: there the first answer is kept, so that all is measured but
+the making of it.
 """
 
 import argparse
@@ -207,8 +208,8 @@ def _figures(case: str, measured: dict[str, dict[str, Any]]) -> dict[str, float]
     figures = {f"{case}/p50_ms": ours["p50_ms"], f"{case}/p99_ms": ours["p99_ms"]}
     for name, peer in measured.items():
         if name != "ours":
-            reached = peer["in_time_per_second"] or peer["answers_per_second"]
-            figures[f"{case}/{name}_ratio"] = ours["in_time_per_second"] / max(reached, 1e-9)
+            rate = "in_time_per_second" if peer["in_time_per_second"] else "answers_per_second"
+            figures[f"{case}/{name}_ratio"] = ours[rate] / max(peer[rate], 1e-9)
     return figures | {"ready_seconds": ours["ready_seconds"], "grpc_cpu_ms": ours["grpc_cpu_ms"]}
 
 

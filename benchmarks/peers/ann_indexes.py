@@ -128,6 +128,7 @@ class Scann:
         import scann
 
         self._leaves = LEAVES[0]
+        path = path.resolve()  # its files name each other; relative names are taken twice
         if path.exists():
             self._searcher = scann.scann_ops_pybind.load_searcher(str(path))
             return
