@@ -2,7 +2,8 @@
 
     kuairand   to be shown: one call at a time takes at most 15 ms (p50), 40 (p99)
     million    to be shown: with a million items, ten times the answers within 50 ms of a server
-               as in tutorials, and 2.5 times those of a plain good one (`peers/serving_nets.py`)
+               as in tutorials, and 2.5 times those of a plain good one (`peers/serving_nets.py`),
+               whose nets are of the same shape, in a training of their own
 
     python -m benchmarks.serving --case kuairand --bundle runs/kuairand/bundle --json
     python -m benchmarks.serving --case million [--runs runs/benchmarks] [--json]

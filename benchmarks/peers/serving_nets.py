@@ -1,4 +1,4 @@
-"""The servers that ours is compared with: the same nets in Keras, as one would first serve them.
+"""The servers that ours is compared with: nets of the same shape in Keras, as one first serves them.
 
     tutorial   `model.predict` for both nets, all items scored by one product, the 300 best of them
     plain      both nets as a `tf.function`, FAISS HNSW32, no more than 300 candidates either
@@ -56,7 +56,7 @@ def save_nets(settings: RecsysSettings, run: Path, out: Path) -> None:
 
     Args:
         settings: Of the run.
-        run: Its directory; the ranking net comes back from the checkpoint of its training.
+        run: Its directory; the ranking net is trained anew, for as long: a clock ended the first.
         out: Directory to write.
     """
     paths, log = RunPaths(run), load_prepared(run / "prepared")
