@@ -261,6 +261,21 @@ def test_index_that_hangs_gives_popular_items_in_time(
     assert set(ids(answer)).isdisjoint(name.decode() for name in watched.tolist())
 
 
+@pytest.mark.parametrize("left", [0.05, 1.0])
+def test_hanging_stage_is_waited_for_less_than_the_time_that_is_left(
+    recommender, states, left, monkeypatch
+):
+    waited = []
+
+    def run(work, seconds):
+        waited.append(seconds)
+        return work()
+
+    monkeypatch.setattr(recommender._guard, "run", run)
+    recommender.recommend([ask(recommender, states[0])], time_remaining=lambda: left)
+    assert 0.7 * left < waited[0] < left
+
+
 def test_what_comes_too_late_changes_no_answer_that_was_given(
     recommender, states, release, monkeypatch
 ):

@@ -77,7 +77,7 @@ def overload(world: World, seconds: float) -> dict[str, Any]:
 
 def stage_faults(world: World, num_requests: int) -> dict[str, Any]:
     """Break every stage in every way, alone and two at once."""
-    broken = _combinations()
+    broken = combinations()
     each = -(-num_requests // len(broken))
     problems, asked, slowest = dict[str, dict[str, int]](), 0, 0.0
     with served(world, timeout_seconds=DEADLINE_SECONDS) as under_trial:
@@ -101,7 +101,8 @@ def stage_faults(world: World, num_requests: int) -> dict[str, Any]:
     }
 
 
-def _combinations() -> list[dict[str, str]]:
+def combinations() -> list[dict[str, str]]:
+    """Return every stage with every fault, and all pairs of them at two stages."""
     alone = [
         {stage: fault}
         for stage in STAGES

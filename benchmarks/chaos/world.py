@@ -94,7 +94,7 @@ class Answers:
                 answer = stub.RecommendItems(request_of(user_id), timeout=10)
                 if answer.degraded_stages or len(answer.items) != PAGE_SIZE:
                     raise SystemExit(f"expected a whole answer for {user_id}, got {answer}")
-                self._items[answer.bundle_id, user_id] = _content(answer)
+                self._items[answer.bundle_id, user_id] = content(answer)
 
     def problem(self, user_id: str, answer: recommender_pb2.RecommendItemsResponse) -> str:
         """Say what is wrong with an answer, empty if nothing is."""
@@ -109,7 +109,7 @@ class Answers:
         seen = self._seen[answer.bundle_id, user_id]
         if "state" not in answer.degraded_stages and not seen.isdisjoint(ids):
             return "seen items"
-        if not answer.degraded_stages and _content(answer) != right:
+        if not answer.degraded_stages and content(answer) != right:
             return MIXED
         return ""
 
@@ -121,6 +121,7 @@ def request_of(user_id: str) -> recommender_pb2.RecommendItemsRequest:
     )
 
 
-def _content(answer: recommender_pb2.RecommendItemsResponse) -> bytes:
+def content(answer: recommender_pb2.RecommendItemsResponse) -> bytes:
+    """Return what an answer says of its items, to be compared."""
     items = recommender_pb2.RecommendItemsResponse(items=answer.items)
     return items.SerializeToString(deterministic=True)

@@ -1,4 +1,4 @@
-"""The servers that ours is compared with: nets of the same shape in Keras, as one first serves them.
+"""The servers that ours is compared with: nets of the same shape in Keras, as one would serve them.
 
     tutorial   `model.predict` for both nets, all items scored by one product, the 300 best of them
     plain      both nets as a `tf.function`, FAISS HNSW32, no more than 300 candidates either

@@ -185,3 +185,22 @@ def test_seconds_are_counted_back_from_the_newest_known_watch():
     found = histories.newest_seconds(users, known, 3)
     expected = [[-61, -1, 0], [-60, 0, 0], [0, 0, 0], [0, 0, 0]]
     np.testing.assert_array_equal(found, np.array(expected, np.float32))
+
+
+def test_item_that_the_catalogue_does_not_know_has_no_duration(prepared):
+    event = dataclasses.replace(
+        UserState("u").events,
+        **{
+            name: np.array([value], array.dtype)
+            for (name, array), value in zip(
+                vars(UserState("u").events).items(),
+                (b"unknown", b"e", 1, 2, True, 600, -1, -1, True),
+                strict=True,
+            )
+        },
+    )
+    shortest = np.full(len(prepared.catalogue), 1_000)  # of which 600 ms are more than half
+    found = timelines_of_states(
+        [UserState("u", event)], prepared.catalogue, shortest, rule_of(prepared)
+    )
+    assert (found.item.tolist(), found.is_watch.tolist()) == ([-1], [False])
