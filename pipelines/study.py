@@ -113,10 +113,13 @@ def _load_study(plan: Plan, storage: optuna.storages.RDBStorage) -> optuna.Study
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that are over, without those that were begun again under a new number."""
-    over = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    return [
-        trial for trial in over if trial.state != TrialState.FAIL or "problem" in trial.user_attrs
-    ]
+    return [trial for trial in study.trials if _is_finished(trial)]
+
+
+def _is_finished(trial: FrozenTrial) -> bool:
+    if trial.state == TrialState.FAIL:
+        return "problem" in trial.user_attrs
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def begin(study: optuna.Study, space: SearchSpace, plan: Plan) -> None:
@@ -146,7 +149,6 @@ class Worker:
     Args:
         study: Opened by this process.
         plan: What is done.
-        number: Of this process, from 0.
         remaining: Trials yet to be begun, by all processes.
         interruption: Raised between two trials, or before a training listens itself.
         announce: Takes a line for the user.
@@ -156,12 +158,11 @@ class Worker:
         self,
         study: optuna.Study,
         plan: Plan,
-        number: int,
         remaining: "Synchronized[int]",
         interruption: Interruption,
         announce: Callable[[str], None],
     ) -> None:
-        self._plan, self._number, self._remaining = plan, number, remaining
+        self._plan, self._remaining = plan, remaining
         self._interruption, self._announce = interruption, announce
         self._study, self._space = study, new_search_space(plan.settings)
         self._started = time.monotonic()
@@ -174,15 +175,24 @@ class Worker:
             TrainingError: No trial works.
         """
         while not self._is_out_of_time() and self._take():
-            finished = finished_trials(self._study)
-            # Drawn anew for each trial, so that a study gone on with draws what it would have.
-            seed = stream_seed(self._plan.settings.seed, "tune", self._number, len(finished))
-            self._study.sampler = optuna.samplers.TPESampler(seed=seed)
             with self._remaining.get_lock():
                 # Two that ask SQLite at one moment may be given the same waiting trial.
-                trial = self._study.ask(dict(self._space.distributions))
+                trial = self._draw()
             self._run_trial(trial)
             self._check_some_work()
+
+    def _draw(self) -> Trial:
+        """Draw by a seed of the trial's own, so that a study gone on with draws what it would have.
+
+        The seed is the count of those begun: two that finish at one moment, or one that went to
+        another process after a kill, do not share theirs.
+        """
+        begun = sum(
+            _is_finished(trial) or trial.state == TrialState.RUNNING for trial in self._study.trials
+        )
+        seed = stream_seed(self._plan.settings.seed, "tune", begun)
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed)
+        return self._study.ask(dict(self._space.distributions))
 
     def _take(self) -> bool:
         with self._remaining.get_lock():

@@ -42,7 +42,7 @@ def run_study(plan: Plan, announce: Announce) -> None:
         context = multiprocessing.get_context("spawn")
         remaining = context.Value("i", missing)
         if tune.processes == 1:
-            Worker(study, plan, 0, remaining, interruption, announce).run()
+            Worker(study, plan, remaining, interruption, announce).run()
         else:
             _run_processes(plan, context, remaining, interruption, announce)
 
@@ -56,8 +56,8 @@ def _run_processes(
 ) -> None:
     number, problems = plan.settings.tune.processes, context.SimpleQueue()
     workers = [
-        context.Process(target=_work, args=(plan, each, remaining, problems, announce))
-        for each in range(number)
+        context.Process(target=_work, args=(plan, remaining, problems, announce))
+        for _ in range(number)
     ]
     with shared_cores(number):
         for worker in workers:
@@ -89,7 +89,6 @@ def _wait(workers: list[SpawnProcess], interruption: Interruption) -> None:
 
 def _work(
     plan: Plan,
-    number: int,
     remaining: "Synchronized[int]",
     problems: "SimpleQueue[RecsysError]",
     announce: Announce,
@@ -99,7 +98,7 @@ def _work(
     with noted_signals() as interruption:
         try:
             with open_study(plan) as study:
-                Worker(study, plan, number, remaining, interruption, announce).run()
+                Worker(study, plan, remaining, interruption, announce).run()
         except TrainingInterrupted:
             return  # the process that passed the signal on says so
         except RecsysError as error:

@@ -1,13 +1,17 @@
 """The driver of studies, on functions with a known best."""
 
+import multiprocessing
 import signal
+from dataclasses import replace
 
 import pytest
 from optuna.trial import TrialState
 
-from pipelines.study import MAX_KILLS, Plan, open_study
+from pipelines.search_space import new_search_space
+from pipelines.study import MAX_KILLS, Plan, Worker, begin, open_study
+from recsys.core.interruption import Interruption
 from recsys.errors import ArtefactError, TrainingError, TrainingInterrupted
-from tests.pipelines.small_study import NUM_EPOCHS, Bowl, drawn, new_settings, run
+from tests.pipelines.small_study import NUM_EPOCHS, Bowl, drawn, ignore, new_settings, run
 
 TWO_ENDS = {"candidates.dropout": {"choices": [0.3, 0.9]}}
 
@@ -177,3 +181,23 @@ def test_two_processes_share_the_trials_and_one_killed_is_made_up_for(tmp_path):
     assert len({str(params) for params in drawn(trials)}) == 5
     with open_study(Plan(settings, tmp_path / "tune", "log", Bowl())) as study:
         assert len(study.get_trials(states=(TrialState.FAIL,))) == 2
+
+
+def test_trials_under_way_at_once_differ(tmp_path):
+    plan = Plan(new_settings(trials=4), tmp_path / "tune", "log", None)
+    remaining = multiprocessing.Value("i", 4)
+
+    def begins_another(settings, directory, after_epoch):
+        work()
+        return Bowl()(settings, directory, after_epoch)
+
+    def work():
+        with open_study(plan) as study:
+            beside = replace(plan, train=begins_another)
+            Worker(study, beside, remaining, Interruption(), ignore).run()
+
+    with open_study(plan) as study:
+        begin(study, new_search_space(plan.settings), plan)
+    work()
+    with open_study(plan) as study:
+        assert len({str(params) for params in drawn(study.trials)}) == 4
