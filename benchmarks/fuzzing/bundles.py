@@ -201,7 +201,8 @@ def _links(draw: st.DrawFn, names: list[str]) -> Mutation:
         path = directory / name
         outside = directory.parent / "outside"
         shutil.rmtree(outside, ignore_errors=True)
-        shutil.copytree(path.parent, outside)
+        # Without its manifest: a whole bundle beside the changed one would be taken in its place.
+        shutil.copytree(path.parent, outside, ignore=shutil.ignore_patterns(MANIFEST))
         if kind == "folder":
             (directory / "vocabularies" / "linked").symlink_to(outside)
             return
