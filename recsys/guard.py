@@ -1,65 +1,113 @@
 """Work that may hang, done beside its caller, who waits for it no longer than there is time."""
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
+USUAL_TIMES, MIN_PATIENCE_SECONDS = 20.0, 0.2
+"""Work that takes so many times what is usual, and so long, hangs."""
+WEIGHT = 0.05
+"""Of the newest work in the usual seconds: about the last 20 count."""
+PROBE_SECONDS = 1.0
+"""While work hangs, one caller in so many seconds tries whether the part works again."""
 
 
 class BusyError(TimeoutError):
-    """Every thread has work that hangs; this work was not begun."""
+    """Work before this one hangs; this work was not begun."""
 
 
 class Guard:
-    """Does work in threads of its own.
+    """Does work in threads of its own, and learns how long it usually takes.
 
-    A thread whose work hangs is lost until the work comes back. While all of them are, work is
-    refused at once, so that a part that hangs costs a few callers their time, and the others none.
+    A thread whose work hangs is lost until the work comes back. As long as the newest work that is
+    known of hangs, or all threads are lost, work is refused at once: a part that hangs costs a few
+    callers their time, and the others none.
 
     Args:
         num_threads: At most; each is started when it is first needed.
         name: Of the threads.
+        usual_seconds: What work takes, as far as is known; None until the first was done, which
+            is then waited for as long as its caller can.
+        clock: Returns seconds.
     """
 
-    def __init__(self, num_threads: int, name: str) -> None:
+    def __init__(
+        self,
+        num_threads: int,
+        name: str,
+        *,
+        usual_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._num_threads, self._name = num_threads, name
+        self._usual_seconds, self._clock = usual_seconds, clock
         self._waiting: SimpleQueue[_Work] = SimpleQueue()
         self._lock = threading.Lock()
-        self._num_busy = self._num_started = 0
+        self._begun: dict[_Work, float] = {}
+        self._num_started = 0
+        self._works_since = self._next_probe = -math.inf
 
     def run(self, work: Callable[[], Result], seconds: float) -> Result:
         """Do some work, and return what it returns.
 
         Args:
             work: Goes on after the caller has stopped waiting; nobody then sees what comes of it.
-            seconds: How long to wait, at most.
+            seconds: How long to wait, at most; less where less is usual.
 
         Raises:
-            BusyError: Every thread has work that hangs.
+            BusyError: Work before this one hangs.
             TimeoutError: It took longer.
             Exception: What the work raised.
         """
         begun = _Work(work)
         with self._lock:
-            if self._num_busy == self._num_threads:
-                raise BusyError(f"{self._num_busy} calls before this one hang")
-            self._num_busy += 1
-            if self._num_started < self._num_busy:
+            now, patience = self._clock(), self._patience_seconds()
+            self._refuse_while_hanging(now, patience)
+            self._begun[begun] = now
+            if self._num_started < len(self._begun):
                 self._num_started += 1
                 # Of the server's exit a thread that hangs must not keep it.
                 threading.Thread(target=self._serve, name=self._name, daemon=True).start()
         self._waiting.put(begun)
-        return begun.result(seconds)
+        try:
+            return begun.result(min(seconds, patience))
+        except TimeoutError:
+            with self._lock:
+                self._next_probe = self._clock() + PROBE_SECONDS
+            raise
+
+    def _patience_seconds(self) -> float:
+        if self._usual_seconds is None:
+            return math.inf
+        return max(USUAL_TIMES * self._usual_seconds, MIN_PATIENCE_SECONDS)
+
+    def _refuse_while_hanging(self, now: float, patience: float) -> None:
+        newer = [moment for moment in self._begun.values() if moment >= self._works_since]
+        num_hanging = sum(now - moment > patience for moment in newer)
+        if len(self._begun) == self._num_threads or (num_hanging and now < self._next_probe):
+            raise BusyError(f"{num_hanging or len(self._begun)} calls before this one hang")
+        if num_hanging:
+            self._next_probe = now + PROBE_SECONDS
 
     def _serve(self) -> None:
         while True:
             work = self._waiting.get()
             work.do()
             with self._lock:
-                self._num_busy -= 1
+                self._note(self._begun.pop(work))
             work.tell()
+
+    def _note(self, begun: float) -> None:
+        """Learn from work that came back; what was begun before it may hang for ever."""
+        seconds, patience = self._clock() - begun, self._patience_seconds()
+        if seconds <= patience:
+            self._works_since = max(self._works_since, begun)
+        usual = seconds if self._usual_seconds is None else self._usual_seconds
+        self._usual_seconds = usual + WEIGHT * (min(seconds, patience) - usual)
 
 
 class _Work(Generic[Result]):

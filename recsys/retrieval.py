@@ -144,6 +144,8 @@ class Retrieval:
     def _search(self, vectors: np.ndarray, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
         num_queries, interests, width = vectors.shape
         scores, rows = self._bundle.index.search(vectors.reshape(-1, width), k)
+        if not np.isfinite(scores[rows >= 0]).all():
+            raise FloatingPointError("the index gave an item a score that is not finite")
         scores = scores.reshape(num_queries, interests * k)
         rows = rows.reshape(num_queries, interests * k)
         return [_merge(*pair) for pair in zip(rows, scores, strict=True)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from structlog.contextvars import bind_contextvars
 
-from recsys.errors import RequestError, StateError
+from recsys.errors import RequestError
 from recsys.guard import Guard
 from recsys.recommender import Recommender
 from recsys.requests import Recommendation, Request
@@ -54,7 +54,7 @@ class _Question:
     request_id: str
     blocked: frozenset[str]
     state: UserState
-    degraded: tuple[str, ...]
+    failures: dict[str, str]
     state_seconds: float
     time_remaining: Callable[[], float]
 
@@ -114,9 +114,9 @@ class Answering:
             bound = started + MAX_ANSWER_SECONDS - time.perf_counter()
             return min(time_remaining(), bound)
 
-        state, degraded = self._read_state(message.user_id, STATE_SHARE * remaining())
+        state, failures = self._read_state(message.user_id, STATE_SHARE * remaining())
         seconds = time.perf_counter() - started
-        question = _Question(message, request_id, blocked, state, degraded, seconds, remaining)
+        question = _Question(message, request_id, blocked, state, failures, seconds, remaining)
         answered = self._ask(question)
         self._note(answered.answer, answered.bundle_id)
         return answered
@@ -152,7 +152,8 @@ class Answering:
         answer = recommender.recommend([asked], time_remaining=question.time_remaining)[0]
         answer = replace(
             answer,
-            degraded_stages=(*question.degraded, *answer.degraded_stages),
+            degraded_stages=(*question.failures, *answer.degraded_stages),
+            failures=question.failures | answer.failures,
             stage_seconds={"state": question.state_seconds, **answer.stage_seconds},
         )
         logged = self._to_log(asked, answer, recommender, request.num_items)
@@ -183,13 +184,13 @@ class Answering:
             has_candidates=self._answer_log.has_candidates(asked.request_id),
         )
 
-    def _read_state(self, user_id: str, seconds: float) -> tuple[UserState, tuple[str, ...]]:
+    def _read_state(self, user_id: str, seconds: float) -> tuple[UserState, dict[str, str]]:
         if not user_id:
-            return UserState(user_id), ()
+            return UserState(user_id), {}
         try:
-            return self._guard.run(lambda: self._store.get(user_id), seconds), ()
-        except (StateError, TimeoutError):
-            return UserState(user_id), ("state",)
+            return self._guard.run(lambda: self._store.get(user_id), seconds), {}
+        except Exception as error:  # a broken store must cost the history, never the answer
+            return UserState(user_id), {"state": repr(error)}
 
     def _note(self, answer: Recommendation, bundle_id: str) -> None:
         self._metrics.count_answer(answer, bundle_id)

@@ -219,6 +219,22 @@ def test_broken_index_gives_popular_items(recommender, bundle, monkeypatch):
     assert set(ids(answer)) <= set(bundle.catalogue.item_ids(np.asarray(bundle.popular)))
 
 
+def test_index_that_gives_no_numbers_falls_back_to_popular_items(recommender, bundle, monkeypatch):
+    genuine = bundle.index.search
+
+    def search(vectors, k):
+        scores, rows = genuine(vectors, k)
+        scores = scores.copy()
+        scores[:, 1] = np.nan
+        return scores, rows
+
+    monkeypatch.setattr(bundle.index, "search", search)
+    answer = recommender.recommend([ask(recommender, UserState("nobody"))])[0]
+    assert answer.degraded_stages == ("index",)
+    assert "not finite" in answer.failures["index"]
+    assert {item.source for item in answer.items} == {"popular"}
+
+
 def test_late_request_skips_the_ranker(recommender, states):
     request = ask(recommender, states[0])
     recommender.recommend([request])

@@ -256,10 +256,11 @@ def test_store_that_hangs_costs_the_history_not_the_answer(start_server, recomme
         release.set()
 
 
-def test_broken_store_costs_the_history_not_the_answer(start_server, recommender, open_stub):
+@pytest.mark.parametrize("error", [StateError("disk gone"), RuntimeError("of the client library")])
+def test_broken_store_costs_the_history_not_the_answer(start_server, recommender, open_stub, error):
     class BrokenStore(MemoryStore):
         def get(self, user_id):
-            raise StateError("disk gone")
+            raise error
 
     stub = open_stub(start_server(BrokenStore()))
     page = ask(stub, user_id="u")
