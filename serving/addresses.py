@@ -1,6 +1,7 @@
 """What addresses say: whose a caller's is, and who reaches one that is listened on."""
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import unquote
 
 IPV6_SITE_BITS = 64
@@ -15,6 +16,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+@lru_cache(maxsize=4096)
 def network_of(peer: str) -> str:
     """Return the address in gRPC's name of a peer, without its port; of IPv6 the network."""
     kind, _, place = unquote(peer).partition(":")

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from structlog.contextvars import bind_contextvars
-
 from recsys.errors import RequestError
 from recsys.guard import Guard
 from recsys.recommender import Recommender
@@ -15,6 +13,7 @@ from recsys.settings import ServingSettings
 from recsys.state import UserState
 from serving import translate
 from serving.answer_log import AnswerLog, LoggedAnswer, without_explanations
+from serving.call_facts import note_facts
 from serving.metrics import Metrics
 from serving.pages import RANKED_PAGES
 from serving.reload import Bundles
@@ -194,7 +193,7 @@ class Answering:
 
     def _note(self, answer: Recommendation, bundle_id: str) -> None:
         self._metrics.count_answer(answer, bundle_id)
-        bind_contextvars(
+        note_facts(
             bundle=bundle_id,
             items=len(answer.items),
             dropped=answer.dropped,

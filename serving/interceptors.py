@@ -10,12 +10,12 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from serving.access import Access
+from serving.call_facts import begin_facts, note_facts
 from serving.checks import MAX_REQUEST_ID_LENGTH
 from serving.metrics import Metrics
 from serving.status import DeadlineError, MalformedError, OverloadError, reason_of, status_of
@@ -25,6 +25,7 @@ PACKAGE = "/recsys.v1."
 ADMIN = "recsys.v1.AdminService/"
 REFLECTION = "/grpc.reflection."
 USER_HASH_BYTES = 8
+CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass
@@ -34,8 +35,15 @@ class _Call:
     method: str
     trace_id: str
     span: CallSpan | None
-    request_id: str = field(default_factory=lambda: str(uuid4()))
+    facts: dict[str, Any] = field(default_factory=begin_facts)
+    request_id: str = ""
     started: float = field(default_factory=time.perf_counter)
+
+    def named(self) -> str:
+        """Return the request's id: the caller's, that of the answer, or one for this call."""
+        if not self.request_id:
+            self.request_id = self.facts.get("request_id") or str(uuid4())
+        return self.request_id
 
 
 class CallInterceptor(grpc.ServerInterceptor):
@@ -98,17 +106,15 @@ class CallInterceptor(grpc.ServerInterceptor):
         try:
             _check_deadline(context)
             caller = self._access.identify(context)
-            structlog.contextvars.bind_contextvars(client=caller.name)
+            note_facts(client=caller.name)
             self._access.admit(caller, call.method)
             message = _parse(handler.request_deserializer, packed)
             # One too long is refused by the servicer, and is not repeated to anybody.
-            call.request_id = (
-                _field(message, "request_id")[:MAX_REQUEST_ID_LENGTH] or call.request_id
-            )
+            call.request_id = _field(message, "request_id")[:MAX_REQUEST_ID_LENGTH]
             self._bind_user(_field(message, "user_id"))
             return handler.unary_unary(message, context)
         except Exception as error:  # the outermost: whatever it is, the caller gets a status
-            status = status_of(error, call.request_id)
+            status = status_of(error, call.named())
             self._note_error(call, error, status)
         finally:
             self._finish(call, code_name(status.code) if status else "OK")
@@ -133,7 +139,7 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _finish(self, call: _Call, code: str) -> None:
         seconds = time.perf_counter() - call.started
         self._metrics.count_request(call.method, code, seconds)
-        facts = {"request_id": call.request_id, **structlog.contextvars.get_contextvars()}
+        facts = call.facts | {"request_id": call.named()}
         if call.trace_id:
             facts["trace_id"] = call.trace_id
         self._logger.info(
@@ -145,11 +151,11 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _note_error(self, call: _Call, error: Exception, status: status_pb2.Status) -> None:
         reason = reason_of(error)
         self._metrics.count_error(call.method, reason)
-        structlog.contextvars.bind_contextvars(reason=reason)
+        note_facts(reason=reason)
         if code_name(status.code) == "INTERNAL":
-            self._logger.error("failure", request_id=call.request_id, exc_info=error)
+            self._logger.error("failure", request_id=call.named(), exc_info=error)
         else:
-            structlog.contextvars.bind_contextvars(error=status.message)
+            note_facts(error=status.message)
 
     def _admitted_stream(self, handler: Any) -> Any:
         def answer(requests: Iterator[Message], context: grpc.ServicerContext) -> Iterator[Message]:
@@ -169,12 +175,12 @@ class CallInterceptor(grpc.ServerInterceptor):
             return
         digest = hmac.digest(self._log_key, user_id.encode(), hashlib.sha256)
         hashed = digest[:USER_HASH_BYTES].hex() if user_id else ""
-        structlog.contextvars.bind_contextvars(user=hashed)
+        note_facts(user=hashed)
 
 
 def code_name(number: int) -> str:
     """Return the name of a status code."""
-    return next(code.name for code in grpc.StatusCode if code.value[0] == number)
+    return CODE_NAMES[number]
 
 
 def _parse(deserializer: Callable[[bytes], Message], packed: bytes) -> Message:

@@ -1,6 +1,9 @@
 """Prometheus metrics of one server, in a registry of its own."""
 
-from functools import partial
+from collections import Counter as Counts
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -20,32 +23,35 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         counter = partial(Counter, registry=self.registry)
+        labelled = partial(_labelled, registry=self.registry)
         gauge = partial(Gauge, registry=self.registry)
-        seconds = partial(Histogram, buckets=SECONDS_BUCKETS, registry=self.registry)
+        labelled_seconds = partial(labelled, Histogram, buckets=SECONDS_BUCKETS)
         ProcessCollector(registry=self.registry)
         self.bundles = BundleMetrics(self.registry, SECONDS_BUCKETS)
         self.shadow = ShadowMetrics(self.registry, SECONDS_BUCKETS)
-        self._requests = counter("recsys_requests", "Finished calls.", ["method", "code"])
-        self._in_flight = gauge("recsys_requests_in_flight", "Calls being answered.", ["method"])
-        self._errors = counter(
-            "recsys_errors", "Calls that ended in an error.", ["method", "reason"]
+        self._requests = labelled(Counter, "recsys_requests", "Finished calls.", ["method", "code"])
+        self._in_flight = labelled(
+            Gauge, "recsys_requests_in_flight", "Calls being answered.", ["method"]
         )
-        self._request_seconds = seconds(
+        self._errors = labelled(
+            Counter, "recsys_errors", "Calls that ended in an error.", ["method", "reason"]
+        )
+        self._request_seconds = labelled_seconds(
             "recsys_request_duration_seconds",
             "Wall-clock time of a call in the server.",
             ["method"],
         )
-        self._stage_seconds = seconds(
+        self._stage_seconds = labelled_seconds(
             "recsys_stage_duration_seconds",
             "Wall-clock time of a stage of an answer.",
             ["stage"],
         )
-        self._items = counter("recsys_items", "Items ranked for answers.", ["source"])
-        self._candidates = counter("recsys_candidates", "Candidates found.", ["source"])
-        self._filtered = counter("recsys_filtered", "Candidates removed.", ["reason"])
-        self._degraded = counter("recsys_degraded", "Stages replaced.", ["stage"])
-        self._events = counter("recsys_events", "Events received.", ["outcome"])
-        self._logged = counter("recsys_answer_log", "Answers for the log.", ["outcome"])
+        self._items = labelled(Counter, "recsys_items", "Items ranked for answers.", ["source"])
+        self._candidates = labelled(Counter, "recsys_candidates", "Candidates found.", ["source"])
+        self._filtered = labelled(Counter, "recsys_filtered", "Candidates removed.", ["reason"])
+        self._degraded = labelled(Counter, "recsys_degraded", "Stages replaced.", ["stage"])
+        self._events = labelled(Counter, "recsys_events", "Events received.", ["outcome"])
+        self._logged = labelled(Counter, "recsys_answer_log", "Answers for the log.", ["outcome"])
         self._canary_failures = counter(
             "recsys_canary_failures", "Answers that the active bundle gave in the canary's place."
         )
@@ -65,36 +71,36 @@ class Metrics:
 
     def begin_request(self, method: str) -> None:
         """Count a call as being answered, until `count_request`."""
-        self._in_flight.labels(method).inc()
+        self._in_flight(method).inc()
 
     def count_request(self, method: str, code: str, seconds: float) -> None:
         """Count one finished call."""
-        self._in_flight.labels(method).dec()
-        self._requests.labels(method, code).inc()
-        self._request_seconds.labels(method).observe(seconds)
+        self._in_flight(method).dec()
+        self._requests(method, code).inc()
+        self._request_seconds(method).observe(seconds)
 
     def count_refused(self, method: str, code: str, reason: str) -> None:
         """Count a call that was refused for want of time, and took none."""
-        self._requests.labels(method, code).inc()
+        self._requests(method, code).inc()
         self.count_error(method, reason)
 
     def count_error(self, method: str, reason: str) -> None:
         """Count a call that ended in an error."""
-        self._errors.labels(method, reason).inc()
+        self._errors(method, reason).inc()
 
     def count_answer(self, answer: Recommendation, bundle_id: str) -> None:
         """Count the stages, drops and sources of one answer."""
         self.bundles.count(answer, bundle_id)
         for stage, seconds in answer.stage_seconds.items():
-            self._stage_seconds.labels(stage).observe(seconds)
+            self._stage_seconds(stage).observe(seconds)
         for reason, count in answer.dropped.items():
-            self._filtered.labels(reason).inc(count)
+            self._filtered(reason).inc(count)
         for stage in answer.degraded_stages:
-            self._degraded.labels(stage).inc()
+            self._degraded(stage).inc()
         for source, counts in answer.source_counts.items():
-            self._candidates.labels(source).inc(counts.candidates)
-        for item in answer.items:
-            self._items.labels(item.source).inc()
+            self._candidates(source).inc(counts.candidates)
+        for source, number in Counts(item.source for item in answer.items).items():
+            self._items(source).inc(number)
 
     def count_canary_failure(self) -> None:
         """Count an answer that a canary could not give."""
@@ -102,12 +108,12 @@ class Metrics:
 
     def count_events(self, num_new: int, num_changed: int) -> None:
         """Count recorded events."""
-        self._events.labels("new").inc(num_new)
-        self._events.labels("changed").inc(num_changed)
+        self._events("new").inc(num_new)
+        self._events("changed").inc(num_changed)
 
     def count_logged_answers(self, outcome: str, number: int) -> None:
         """Count answers for the log: `written`, `dropped` (no room), `failed` (not writable)."""
-        self._logged.labels(outcome).inc(number)
+        self._logged(outcome).inc(number)
 
     def show_followed(self, moment: int) -> None:
         """Say when counters caught up with the store (microseconds since the epoch)."""
@@ -120,3 +126,13 @@ class Metrics:
         self._data_until.set(data_until / 1e6)
         self._load_seconds.set(load_seconds)
         self.bundles.show(bundle_id)
+
+
+def _labelled(
+    kind: Callable[..., Any], name: str, meaning: str, labels: list[str], **options: Any
+) -> Callable[..., Any]:
+    """Make a metric; return what gives its child by the labels' values, at no cost after the first.
+
+    All their values are words of this code, so the children are few.
+    """
+    return cache(kind(name, meaning, labels, **options).labels)

@@ -91,17 +91,14 @@ class Rankings:
         return ranking if kept is fresh else _unpack(kept, request_id, digest)
 
     def cut(self, ranking: Any, request_id: str, digest: bytes, offset: int, size: int) -> Any:
-        """Return the page of a ranking from an offset on."""
-        page = recommender_pb2.RecommendItemsResponse(
-            bundle_id=ranking.bundle_id,
-            degraded_stages=ranking.degraded_stages,
-            items=ranking.items[offset : offset + size],
-            source_counts=ranking.source_counts,
-            request_id=request_id,
-        )
-        if offset + size < len(ranking.items):
-            page.next_page_token = self._make_token(request_id, digest, offset + size)
-        return page
+        """Cut a ranking down to the page from an offset on, and return it: it is changed."""
+        items, end = ranking.items, offset + size
+        if end < len(items):
+            ranking.next_page_token = self._make_token(request_id, digest, end)
+            del items[end:]
+        del items[:offset]
+        ranking.request_id = request_id
+        return ranking
 
     def read_token(self, token: str, digest: bytes) -> tuple[str, int]:
         """Return the request id and offset of a page token.

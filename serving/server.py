@@ -4,6 +4,7 @@ Built apart from starting, so that tests take port 0 and clocks of their own. It
 answers UNAVAILABLE (health: NOT_SERVING) until its bundle is verified, loaded and warm.
 """
 
+import json
 import os
 import secrets
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import grpc
+import orjson
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -295,10 +297,17 @@ def new_logger(stream: TextIO) -> Any:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(sort_keys=True),
+            structlog.processors.JSONRenderer(_to_json),
         ],
         wrapper_class=structlog.BoundLogger,
     )
+
+
+def _to_json(event: dict[str, Any], default: Callable[[Any], Any]) -> str:
+    try:
+        return orjson.dumps(event, default, orjson.OPT_SORT_KEYS).decode()
+    except TypeError:  # half a surrogate pair in a path, a number beyond 64 bits
+        return json.dumps(event, default=default, sort_keys=True)
 
 
 def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:

@@ -10,6 +10,7 @@ import grpc
 from recsys.errors import StateError
 from serving import checks, translate
 from serving.answering import Answering
+from serving.call_facts import note_facts
 from serving.pages import Rankings, digest_request
 from serving.reload import Bundles
 from serving.status import PageTokenError
@@ -52,7 +53,9 @@ class RecommenderServicer:
         kept = self._rankings.find(user_id, request_id, digest) if request_id else None
         if kept is None and message.page_token:
             raise PageTokenError("page_token", "expired after 15 minutes; start again without one")
-        request_id = request_id or str(uuid4())
+        if not request_id:
+            request_id = str(uuid4())
+            note_facts(request_id=request_id)
         blocked = self._blocked_items()
         ranking = kept or self._rank(message, request_id, digest, blocked, context)
         page = self._rankings.cut(ranking, request_id, digest, offset, size)
