@@ -1,9 +1,10 @@
 """Assemble what the steps before wrote into the one directory that a server needs."""
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipelines.steps import read_identity
 from recsys.boosts import check_boosts
 from recsys.bundle import NUM_POPULAR, write_bundle
 from recsys.candidates.co_visits import count_co_visits
+from recsys.core.onnx_weights import write_apart
 from recsys.data.prepared import Prepared, load_prepared
 from recsys.data.user_states import user_states
 from recsys.errors import ConfigError
@@ -50,24 +52,37 @@ def main(settings: RecsysSettings, paths: RunPaths, out: Path) -> None:
     if explored:
         parts |= {f"exploration/{name}": paths.exploration / name for name in EXPLORATION_FILES}
     steps = ["prepared", "candidates", "index"] + ["ranking"] * ranked + ["exploration"] * explored
-    write_bundle(
-        out,
-        settings=settings,
-        prepared=prepared,
-        parts=parts,
-        item_features=ItemFeatures.build(
-            prepared.catalogue, prepared.vocabularies, settings.ranking
-        ),
-        popular=popular_rows(prepared),
-        sources=source_arrays(prepared, settings.serving.sources),
-        warmup_users=[state_to_json(state) for state in _warmup_states(prepared)],
-        parents={step: read_identity(paths.root / step) for step in steps},
-        metrics=_validation_metrics(paths, steps),
-    )
+    with TemporaryDirectory(prefix=".graphs.", dir=out.parent) as scratch:
+        write_bundle(
+            out,
+            settings=settings,
+            prepared=prepared,
+            parts=_with_weights_apart(parts, Path(scratch)),
+            item_features=ItemFeatures.build(
+                prepared.catalogue, prepared.vocabularies, settings.ranking
+            ),
+            popular=popular_rows(prepared),
+            sources=source_arrays(prepared, settings.serving.sources),
+            warmup_users=[state_to_json(state) for state in _warmup_states(prepared)],
+            parents={step: read_identity(paths.root / step) for step in steps},
+            metrics=_validation_metrics(paths, steps),
+        )
 
 
 RANKING_FILES = ("ranker.onnx", "calibration.json", "features.json", "heads.json")
 EXPLORATION_FILES = ("neural_process.onnx", "spread.json", "features.json")
+
+
+def _with_weights_apart(parts: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
+    """Return the parts of a bundle, its graphs as servers load them: written into `scratch`."""
+    found = dict(parts)
+    for name, path in parts.items():
+        if path.suffix == ".onnx":
+            target = scratch / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            written = write_apart(path, target)
+            found |= {str(each.relative_to(scratch)): each for each in written}
+    return found
 
 
 def popular_rows(prepared: Prepared) -> np.ndarray:

@@ -10,7 +10,8 @@ was `exploration/` is still read.
     settings.json       the resolved configuration
     catalogue/          items in row order: ids, item table, watch counts
     vocabularies/NAME/  external values <-> embedding codes
-    candidates/         user_tower.onnx (and user_tower_2.onnx ... of nets side by side),
+    candidates/         user_tower.onnx (and user_tower_2.onnx ... of nets side by side), the large
+                        weights of this and any graph beside it in user_tower.onnx.data,
                         item_vectors.npy, successors.npy (if the net is told)
     index/              what `recsys.index` saved
     ranking/            ranker.onnx, calibration, feature spec, heads (if ranked)
@@ -28,6 +29,7 @@ import json
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -175,7 +177,20 @@ def write_bundle(
     )
     manifest["bundle_id"] = bundle_id_of(manifest)
     _write_json(target / MANIFEST, manifest)
+    _link_equal_files(target, manifest["files"])
     return manifest
+
+
+def _link_equal_files(directory: Path, hashes: Mapping[str, str]) -> None:
+    """Let equal files be one on the disk and in memory, such as vectors and those of the index."""
+    names: dict[str, str] = {}
+    for name, found in sorted(hashes.items()):
+        first = names.setdefault(found, name)
+        if first != name:
+            with suppress(OSError):  # two files do as well, where links are not to be had
+                link = directory / f"{name}.link"
+                link.hardlink_to(directory / first)
+                link.replace(directory / name)
 
 
 def read_settings(directory: Path) -> RecsysSettings:

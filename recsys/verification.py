@@ -8,7 +8,7 @@ in a manifest that has passed.
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -151,13 +151,28 @@ def _check_files(directory: Path, hashes: Mapping[str, str]) -> None:
     for name in sorted(present ^ set(hashes)):
         fault = "is missing" if name in hashes else "is not in the manifest"
         raise BundleError(f"{directory}: file {name!r} {fault}; copy the bundle anew")
+    hash_once = _hashing_once()
     for name, expected in sorted(hashes.items()):
         try:
-            found = hash_file(directory / name)
+            found = hash_once(directory / name)
         except OSError as error:
             raise BundleError(f"{directory}: file {name!r} cannot be read: {error}") from None
         if found != expected:
             raise BundleError(f"{directory}: file {name!r} was altered; copy the bundle anew")
+
+
+def _hashing_once() -> Callable[[Path], str]:
+    """Return what hashes files, those that are one on the disk once."""
+    known: dict[tuple[int, int], str] = {}
+
+    def hash_once(path: Path) -> str:
+        status = path.stat()
+        key = (status.st_dev, status.st_ino)
+        if key not in known:
+            known[key] = hash_file(path)
+        return known[key]
+
+    return hash_once
 
 
 def _list_plain_files(directory: Path) -> set[str]:

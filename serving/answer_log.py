@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.artefacts import sync_directory
-from recsys.data.answers import ANSWERS, answer_files, file_name
+from recsys.data.answer_files import ANSWERS, answer_files, file_name
 from recsys.data.schema import with_version
 from recsys.errors import ConfigError
 from recsys.experiment.assignment import Split
@@ -210,7 +210,7 @@ def to_table(answers: list[LoggedAnswer]) -> pa.Table:
 def without_explanations(answer: Recommendation, num_items: int, *, kept: bool) -> Recommendation:
     """Return an answer as its caller asked for it, if it was asked for more for the log."""
     items = answer.items[:num_items]
-    if not kept:
+    if not kept and any(item.explanation is not None for item in items):
         items = tuple(replace(item, explanation=None) for item in items)
     return replace(answer, items=items)
 

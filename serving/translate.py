@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from recsys.errors import RequestError
@@ -308,7 +307,8 @@ def _to_item(item: RankedItem, position: int) -> Any:
         item_id=item.item_id, position=position, source=item.source, sources=item.sources
     )
     if item.expected_watch_seconds is not None:
-        message.expected_watch_duration.CopyFrom(_to_duration(item.expected_watch_seconds))
+        duration = message.expected_watch_duration
+        duration.seconds, duration.nanos = _to_duration(item.expected_watch_seconds)
     if item.propensity is not None:
         message.propensity = item.propensity
     if item.explanation is not None:
@@ -316,10 +316,9 @@ def _to_item(item: RankedItem, position: int) -> Any:
     return message
 
 
-def _to_duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
+def _to_duration(seconds: float) -> tuple[int, int]:
+    """Return whole seconds and nanoseconds."""
+    return divmod(round(seconds * 1e9), 1_000_000_000)
 
 
 def _to_explanation(explanation: Explanation) -> Any:

@@ -1,11 +1,6 @@
-"""The log of answers: what a server returned, and what of it events later say was shown.
+"""The log of answers, joined with events: impressions get the place, the propensity and the policy
+that the answer gave their item."""
 
-The server writes it (`serving.answer_log`), one row an answer, in Parquet files whose names say
-from when to when their answers are. `join_answers` gives impressions the place, the propensity and
-the policy that the answer gave their item.
-"""
-
-import re
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -16,61 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.data.schema import TIME
+from recsys.data.answer_files import ANSWERS, answer_files
 from recsys.errors import DataError
-
-FEATURE = pa.struct([("name", pa.string()), ("number", pa.float64()), ("text", pa.string())])
-RANKED = [
-    ("item_id", pa.string()),
-    ("position", pa.int16()),
-    ("propensity", pa.float64()),
-    ("expected_watch_seconds", pa.float32()),
-    ("source", pa.string()),
-    ("candidate_score", pa.float32()),
-    ("candidate_rank", pa.float32()),
-]
-ANSWERS = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("request_id", pa.string()),
-        ("answer_time", TIME),
-        ("bundle_id", pa.string()),
-        ("policy", pa.string()),
-        ("temperature", pa.float64()),
-        ("surface", pa.string()),
-        ("device", pa.string()),
-        ("country", pa.string()),
-        ("language", pa.string()),
-        ("logged_in", pa.bool_()),
-        ("gender", pa.string()),
-        ("age", pa.float32()),
-        ("current_item_id", pa.string()),
-        ("degraded_stages", pa.list_(pa.string())),
-        ("num_candidates", pa.int32()),
-        ("items", pa.list_(pa.struct([*RANKED, ("features", pa.list_(FEATURE))]))),
-        ("candidates", pa.list_(pa.struct(RANKED))),
-    ]
-)
-"""One row an answer. `items` are those of all its pages. `features`, `candidate_score` and
-`candidate_rank` are there for the share of answers whose features are logged; `candidates`, all of
-them in the final order, for the share of answers whose candidates are."""
 
 OF_ANSWER = ("request_id", "policy", "surface", "device", "country", "language", "logged_in")
 OF_ITEM = ("position", "propensity", "candidate_score", "candidate_rank")
-FILE_NAME = re.compile(r"answers-(\d+)-(\d+)-[0-9a-f]+\.parquet")
 KEY = ["user_id", "request_id", "item_id"]
 NONE = -1
-
-
-def file_name(first: int, last: int, unique: str) -> str:
-    """Return the name of a file of answers from one moment to another (microseconds)."""
-    return f"answers-{first}-{last}-{unique}.parquet"
-
-
-def answer_files(directory: Path) -> dict[Path, tuple[int, int]]:
-    """Return the files of a log of answers, each with its first and last moment."""
-    found = ((path, FILE_NAME.fullmatch(path.name)) for path in sorted(directory.iterdir()))
-    return {path: (int(match[1]), int(match[2])) for path, match in found if match}
 
 
 def read_shown(directory: Path, first: int, last: int) -> pa.Table:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.data.answers import ANSWERS, OF_ITEM, answer_files, file_name, join_answers, read_shown
+from recsys.data.answer_files import ANSWERS, answer_files, file_name
+from recsys.data.answers import OF_ITEM, join_answers, read_shown
 from recsys.data.sources import open_log
 from recsys.errors import ConfigError, DataError
 from recsys.settings import DataSettings

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data.answers import ANSWERS, answer_files
+from recsys.data.answer_files import ANSWERS, answer_files
 from recsys.errors import ConfigError
 from recsys.requests import Explanation, RankedItem, Recommendation, Request
 from recsys.settings import OrderSettings
