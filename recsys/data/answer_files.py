@@ -1,7 +1,7 @@
 """The files of the log of answers: what a server returned, one row an answer.
 
-Parquet files, whose names say from when to when their answers are. `serving.answer_log` writes them,
-`recsys.data.answers` joins them with events.
+Parquet files, whose names say from when to when their answers are. `serving.answer_log` writes
+them, `recsys.data.answers` joins them with events.
 """
 
 import re
