@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
-USUAL_TIMES, MIN_PATIENCE_SECONDS = 20.0, 0.2
+USUAL_TIMES, MIN_PATIENCE_SECONDS = 10.0, 0.2
 """Work that takes so many times what is usual, and so long, hangs."""
 WEIGHT = 0.05
 """Of the newest work in the usual seconds: about the last 20 count."""

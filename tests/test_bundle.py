@@ -3,12 +3,16 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from pipelines import make_bundle
 from pipelines.config import load_settings
 from pipelines.paths import RunPaths
+from recsys import verification
 from recsys.bundle import Bundle
+from recsys.core.onnx_weights import LEAST_BYTES
 from recsys.errors import BundleError
 
 
@@ -87,3 +91,36 @@ def test_same_inputs_give_the_same_bytes(tiny_run, tmp_path):
 def test_bundle_holds_arrays_graphs_and_text_only(tiny_run):
     suffixes = {path.suffix for path in files_of(tiny_run / "bundle")}
     assert suffixes <= {".npy", ".onnx", ".json", ".parquet", ".faiss"}
+
+
+def test_equal_files_are_one_and_hashed_once(tiny_run, monkeypatch):
+    directory = tiny_run / "bundle"
+    of_net, of_index = (
+        directory / "candidates" / "item_vectors.npy",
+        directory / "index" / "vectors.npy",
+    )
+    assert of_net.samefile(of_index)
+    assert not of_net.samefile(directory / "popular.npy")
+    hashed, genuine = [], verification.hash_file
+    monkeypatch.setattr(
+        verification, "hash_file", lambda path: hashed.append(path) or genuine(path)
+    )
+    Bundle.load(directory)
+    assert (of_net in hashed) != (of_index in hashed)
+    every = {path.stat().st_ino for path in files_of(directory) if path.name != "manifest.json"}
+    assert len(hashed) == len(every)
+
+
+def test_weights_lie_beside_their_graph(tiny_run, tmp_path):
+    graph = tiny_run / "candidates" / "user_tower.onnx"
+    large = tmp_path / "ranker.onnx"
+    model = onnx.load(graph)
+    extra = np.zeros(LEAST_BYTES, np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(extra, "extra"))
+    onnx.save_model(model, large)
+    parts = {"ranking/ranker.onnx": large, "popular.npy": tiny_run / "bundle" / "popular.npy"}
+    found = make_bundle._with_weights_apart(parts, tmp_path / "scratch")
+    assert sorted(found) == ["popular.npy", "ranking/ranker.onnx", "ranking/ranker.onnx.data"]
+    assert found["popular.npy"] == parts["popular.npy"]
+    assert found["ranking/ranker.onnx"].stat().st_size < LEAST_BYTES
+    assert found["ranking/ranker.onnx.data"].stat().st_size >= extra.nbytes

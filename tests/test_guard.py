@@ -129,9 +129,9 @@ def test_what_is_usual_is_learnt():
     guard = Guard(1, "test", clock=lambda: next(moments))
     assert guard._patience_seconds() == math.inf
     guard.run(lambda: 1, 5.0)
-    assert guard._patience_seconds() == pytest.approx(20 * 1.0)
+    assert guard._patience_seconds() == pytest.approx(10 * 1.0)
     guard.run(lambda: 1, 5.0)
-    assert guard._patience_seconds() == pytest.approx(20 * (0.95 * 1.0 + 0.05 * 0.5))
+    assert guard._patience_seconds() == pytest.approx(10 * (0.95 * 1.0 + 0.05 * 0.5))
 
 
 def test_after_work_that_hangs_the_next_is_refused_at_once(hangs):

@@ -292,6 +292,21 @@ def test_log_lines_are_json_with_the_traceback():
     assert "ValueError: boom" in second["exception"]
 
 
+@pytest.mark.parametrize("value", ["half a pair: \ud800", 2**70])
+def test_what_orjson_does_not_take_is_logged_too(value):
+    stream = io.StringIO()
+    new_logger(stream).info("call", value=value)
+    assert json.loads(stream.getvalue())["value"] == value
+
+
+def test_line_of_a_call_without_an_id_names_that_of_its_answer(start_server, open_stub, log_events):
+    server = start_server()
+    page = open_stub(server).RecommendItems(pb.RecommendItemsRequest())
+    server.stop()
+    assert page.request_id
+    assert [call.kwargs["request_id"] for call in log_events.calls] == [page.request_id]
+
+
 def test_log_key_is_made_once_and_private(tmp_path):
     key = read_log_key(tmp_path)
     assert len(key) == 32
