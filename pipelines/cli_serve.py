@@ -25,7 +25,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 50051,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Calls worked on at once; default: the cores, 2 to 8.")
+        int | None, typer.Option(min=1, help="Rankings made at once; default: the cores, up to 8.")
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Prometheus endpoint on loopback.")

@@ -13,6 +13,7 @@ from recsys.settings import ServingSettings
 from recsys.state import UserState
 from serving import translate
 from serving.answer_log import AnswerLog, LoggedAnswer, without_explanations
+from serving.batching import Batching
 from serving.call_facts import note_facts
 from serving.metrics import Metrics
 from serving.pages import RANKED_PAGES
@@ -74,6 +75,7 @@ class Answering:
         store: What is known of users.
         metrics: Told what each answer took and dropped.
         clock: Returns microseconds since the epoch.
+        batching: Asks the bundles' recommenders.
         answer_log: Where answers are written; None for nowhere.
         shadow: Where answers are computed again; None for nowhere.
     """
@@ -84,12 +86,14 @@ class Answering:
         store: StateStore,
         metrics: Metrics,
         clock: Callable[[], int],
+        batching: Batching,
         *,
         answer_log: AnswerLog | None = None,
         shadow: Shadow | None = None,
     ) -> None:
         self._bundles, self._store, self._metrics = bundles, store, metrics
-        self._clock, self._answer_log, self._shadow = clock, answer_log, shadow
+        self._clock, self._batching = clock, batching
+        self._answer_log, self._shadow = answer_log, shadow
         self._guard = Guard(NUM_GUARDED, "state")
 
     def answer(
@@ -148,7 +152,7 @@ class Answering:
         settings = recommender.bundle.settings.serving
         request = question.to_request(settings, self._clock())
         asked = self._for_log(request, settings.num_candidates)
-        answer = recommender.recommend([asked], time_remaining=question.time_remaining)[0]
+        answer = self._batching.recommend(recommender, asked, question.time_remaining)
         answer = replace(
             answer,
             degraded_stages=(*question.failures, *answer.degraded_stages),

@@ -1,9 +1,9 @@
 """The threads that answer calls, and which calls they get: those that can be answered in time.
 
-A call waits in the queue for about (calls before it) x (usual seconds of a call) / (threads). One
-that would wait longer than its deadline allows, or than `max_wait_seconds`, is handed to other
-threads at once, which only refuse: so who is refused learns it within milliseconds, and the work
-done is for answers that somebody still waits for.
+A call waits for about (calls before it) x (seconds from one answer to the next, while there is
+work). One that would wait longer than its deadline allows, or than `max_wait_seconds`, is handed to
+other threads at once, which only refuse: so who is refused learns it within milliseconds, and the
+work done is for answers that somebody still waits for.
 """
 
 import threading
@@ -12,34 +12,36 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
+CALL_THREADS = 48
+"""Calls begun and not yet answered. Most wait to be ranked together (`serving.batching`)."""
 REFUSING_THREADS = 2
 WEIGHT = 0.05
-"""Of the newest call in the usual seconds: about the last 20 count."""
+"""Of the newest call in the usual spacing: about the last 20 count."""
 
 
 class CallPool(Executor):
     """An executor for `grpc.server`.
 
     Args:
-        threads: Calls worked on at once.
+        places: Calls that are worked on at once; as long as there are fewer, none is refused.
         max_wait_seconds: A call that would wait longer is refused, whatever its deadline.
         clock: Returns the seconds since the epoch, as the deadlines that gRPC gives.
     """
 
     def __init__(
-        self, threads: int, max_wait_seconds: float, *, clock: Callable[[], float] = time.time
+        self, places: int, max_wait_seconds: float, *, clock: Callable[[], float] = time.time
     ) -> None:
-        self._threads, self._max_wait_seconds, self._clock = threads, max_wait_seconds, clock
-        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="call")
+        self._places, self._max_wait_seconds, self._clock = places, max_wait_seconds, clock
+        self._workers = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call")
         self._refusers = ThreadPoolExecutor(REFUSING_THREADS, thread_name_prefix="refuse")
         self._refused = threading.local()
         self._lock = threading.Lock()
-        self._num_waiting, self._num_working, self._usual_seconds = 0, 0, 0.0
+        self._num_calls, self._spacing_seconds, self._last_end = 0, 0.0, 0.0
 
     @property
     def num_waiting(self) -> int:
-        """Calls that no thread works on yet."""
-        return self._num_waiting
+        """Calls beyond those that are worked on."""
+        return max(self._num_calls - self._places, 0)
 
     @property
     def refused_wait_seconds(self) -> float | None:
@@ -53,9 +55,9 @@ class CallPool(Executor):
         """Queue a call, or have it refused."""
         with self._lock:
             wait_seconds = self._wait_seconds()
-            # With a thread free a call begins, whatever its deadline: the answer may get simpler.
+            # With a place free a call begins, whatever its deadline: the answer may get simpler.
             is_late = wait_seconds > max(self._patience_seconds(arguments), 0)
-            self._num_waiting += not is_late
+            self._num_calls += not is_late
         if is_late:
             return self._refusers.submit(self._refuse, wait_seconds, function, arguments, named)
         return self._workers.submit(self._work, function, arguments, named)
@@ -66,27 +68,28 @@ class CallPool(Executor):
             pool.shutdown(wait, cancel_futures=cancel_futures)
 
     def _wait_seconds(self) -> float:
-        if self._num_working < self._threads:
-            return 0.0
-        return (self._num_waiting + 1) * self._usual_seconds / self._threads
+        return self._num_calls * self._spacing_seconds if self._num_calls >= self._places else 0.0
 
     def _patience_seconds(self, arguments: Iterable[Any]) -> float:
         """Return how long a call may wait and still be answered in time."""
-        remaining = _deadline(arguments) - self._clock() - self._usual_seconds
+        remaining = _deadline(arguments) - self._clock() - self._spacing_seconds
         return min(remaining, self._max_wait_seconds)
 
     def _work(self, function: Callable, arguments: tuple, named: dict) -> Any:
-        with self._lock:
-            self._num_waiting -= 1
-            self._num_working += 1
         started = time.perf_counter()
         try:
             return function(*arguments, **named)
         finally:
-            seconds = time.perf_counter() - started
-            with self._lock:
-                self._num_working -= 1
-                self._usual_seconds += WEIGHT * (seconds - self._usual_seconds)
+            self._note_end(started)
+
+    def _note_end(self, started: float) -> None:
+        """Learn from a call what one costs: the time since the one before it, or its own."""
+        with self._lock:
+            now = time.perf_counter()
+            spacing = now - max(started, self._last_end)
+            self._last_end = now
+            self._num_calls -= 1
+            self._spacing_seconds += WEIGHT * (spacing - self._spacing_seconds)
 
     def _refuse(
         self, wait_seconds: float, function: Callable, arguments: tuple, named: dict

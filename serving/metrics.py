@@ -11,6 +11,7 @@ from recsys.requests import Recommendation
 from serving.bundle_metrics import BundleMetrics, ShadowMetrics
 
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.1, 0.2, 0.5, 1, 5)
+BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
 class Metrics:
@@ -45,6 +46,12 @@ class Metrics:
             "recsys_stage_duration_seconds",
             "Wall-clock time of a stage of an answer.",
             ["stage"],
+        )
+        self._batch_size = Histogram(
+            "recsys_batch_size",
+            "Calls whose rankings were made together.",
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
         )
         self._items = labelled(Counter, "recsys_items", "Items ranked for answers.", ["source"])
         self._candidates = labelled(Counter, "recsys_candidates", "Candidates found.", ["source"])
@@ -101,6 +108,10 @@ class Metrics:
             self._candidates(source).inc(counts.candidates)
         for source, number in Counts(item.source for item in answer.items).items():
             self._items(source).inc(number)
+
+    def count_batch(self, size: int) -> None:
+        """Count one making of rankings, for so many calls."""
+        self._batch_size.observe(size)
 
     def count_canary_failure(self) -> None:
         """Count an answer that a canary could not give."""

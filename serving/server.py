@@ -29,6 +29,7 @@ from serving.admin_servicer import AdminServicer
 from serving.answer_log import AnswerLog
 from serving.answering import Answering
 from serving.background import Repeated
+from serving.batching import Batching
 from serving.call_pool import CallPool
 from serving.interceptors import CallInterceptor
 from serving.metrics import Metrics
@@ -50,7 +51,7 @@ MAX_WAITING_CALLS = 512
 """Calls held at once, the last resort: before it `CallPool` refuses those that would be late."""
 HANDSHAKE_TIMEOUT_MS = 10_000
 """A connection that says nothing is closed after this; gRPC would wait two minutes."""
-LEAST_THREADS, MOST_THREADS = 2, 8
+MOST_THREADS = 8
 RECOMMENDER_SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["RecommenderService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 FOLLOW_SECONDS = 1.0
@@ -65,8 +66,9 @@ class ServerOptions:
         host: Address to listen on. One that others reach is refused unless calls are encrypted
             and callers known, or `settings.open_to_network` says that it is all right.
         port: 0 takes a free one.
-        threads: Calls worked on at once; None takes as many as there are cores, 2 to 8. More only
-            get in each other's way, and in the way of refusing a call quickly.
+        threads: Rankings made at once, each for all calls that wait; None takes as many as there
+            are cores for this process, at most 8. More only get in each other's way, and in the
+            way of refusing a call quickly.
         reuse_port: Share the port with other servers (SO_REUSEPORT).
         admin: Also register `AdminService`.
         metrics_port: Port of the Prometheus endpoint on loopback; None for none.
@@ -90,8 +92,8 @@ def system_clock() -> int:
 
 
 def usual_threads(num_cores: int) -> int:
-    """Return how many calls are worked on at once where nobody says it."""
-    return min(max(num_cores, LEAST_THREADS), MOST_THREADS)
+    """Return how many rankings are made at once where nobody says it."""
+    return min(num_cores, MOST_THREADS)
 
 
 class RecsysServer:
@@ -139,8 +141,11 @@ class RecsysServer:
             if settings.answer_log
             else None
         )
-        threads = options.threads or usual_threads(os.cpu_count() or 1)
+        threads = options.threads or usual_threads(len(os.sched_getaffinity(0)))
         pool = self._pool = CallPool(threads, settings.limits.max_wait_ms / 1000)
+        self._batching = Batching(
+            threads, settings.limits.max_batch_ms / 1000, note_size=self.metrics.count_batch
+        )
         self._shadow = Shadow(self.bundles, self.metrics.shadow, lambda: pool.num_waiting > 0)
         interceptor = CallInterceptor(
             self.metrics,
@@ -213,6 +218,7 @@ class RecsysServer:
             store,
             self.metrics,
             clock,
+            self._batching,
             answer_log=self._answer_log,
             shadow=self._shadow,
         )

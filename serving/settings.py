@@ -28,8 +28,10 @@ class LimitSettings(Settings):
     """How long calls may wait, and what one caller may take of the server's time."""
 
     max_wait_ms: int = Field(default=500, ge=1)
-    """A call that would wait longer for a thread is refused at once, as is one whose deadline
+    """A call that would wait longer for its turn is refused at once, as is one whose deadline
     would pass meanwhile."""
+    max_batch_ms: int = Field(default=25, ge=0)
+    """Calls that wait are ranked together as long as that takes no longer; 0 ranks each alone."""
 
     calls_per_second: float | None = Field(default=None, gt=0)
     """Of each caller, on average; None for no limit."""

@@ -36,22 +36,18 @@ class Work:
         return self._futures[-1]
 
     def fill(self, number):
-        """Submit calls that are answered, and wait until the threads have theirs."""
+        """Submit calls that are answered."""
         for _ in range(number):
             self.call()
-        ends = time.monotonic() + 10
-        while self._pool._num_working < min(number, self._pool._threads):
-            assert time.monotonic() < ends
-            time.sleep(0.001)
 
 
 @pytest.fixture
 def make_work():
     made = []
 
-    def make(threads=2, max_wait_seconds=10.0, usual_seconds=1.0):
-        pool = CallPool(threads, max_wait_seconds, clock=lambda: NOW)
-        pool._usual_seconds = usual_seconds
+    def make(places=2, max_wait_seconds=10.0, spacing_seconds=1.0):
+        pool = CallPool(places, max_wait_seconds, clock=lambda: NOW)
+        pool._spacing_seconds = spacing_seconds
         made.append((pool, Work(pool)))
         return made[-1][1]
 
@@ -62,17 +58,17 @@ def make_work():
 
 
 def test_call_waits_for_its_place_in_the_queue(make_work):
-    work = make_work(threads=2, max_wait_seconds=1.6)
-    work.fill(4)  # two worked on, two waiting: the next would wait 3 x 1 s / 2
+    work = make_work(places=2, max_wait_seconds=4.5)
+    work.fill(4)  # two worked on, two waiting: the next would wait for four, a second each
     work.call()
     assert work._pool.num_waiting == 3
     refused = work.call()
-    assert refused.result(5) == pytest.approx(2.0)
+    assert refused.result(5) == pytest.approx(5.0)
     assert work._pool.num_waiting == 3
 
 
-def test_nobody_is_refused_while_a_thread_is_free(make_work):
-    work = make_work(threads=2, max_wait_seconds=0.001)
+def test_nobody_is_refused_while_a_place_is_free(make_work):
+    work = make_work(places=2, max_wait_seconds=0.001)
     work.fill(1)
     answered = work.call()
     work.release.set()
@@ -80,7 +76,7 @@ def test_nobody_is_refused_while_a_thread_is_free(make_work):
 
 
 def test_call_that_would_be_late_is_refused_by_its_deadline(make_work):
-    work = make_work(threads=1, usual_seconds=1.0)
+    work = make_work(places=1, spacing_seconds=1.0)
     work.fill(2)  # the next would wait 2 s and take 1
     assert work.call(NOW + 2.9).result(5) == pytest.approx(2.0)
     in_time = work.call(NOW + 3.1)
@@ -89,34 +85,48 @@ def test_call_that_would_be_late_is_refused_by_its_deadline(make_work):
 
 
 def test_call_that_need_not_wait_is_never_refused_for_its_deadline(make_work):
-    work = make_work(usual_seconds=5.0)
+    work = make_work(spacing_seconds=5.0)
     in_a_hurry = work.call(NOW + 0.1)
     work.release.set()
     assert in_a_hurry.result(5) is None
 
 
 def test_calls_of_unknown_deadline_wait_as_long_as_any_may(make_work):
-    work = make_work(threads=1, max_wait_seconds=1.5)
+    work = make_work(places=1, max_wait_seconds=1.5)
     work.fill(1)
-    assert work._pool.submit(lambda: work._pool.refused_wait_seconds) is not None
+    assert work.call(float("inf")) is not None
     assert work._pool.num_waiting == 1
     assert work._pool.submit(lambda: work._pool.refused_wait_seconds).result(5) == 2.0
 
 
-def test_usual_seconds_follow_the_calls_and_failures_count_too():
+def test_spacing_follows_the_calls_and_failures_count_too():
     pool = CallPool(1, 10.0)
     for _ in range(60):
         pool.submit(time.sleep, 0.005).result()
-    assert 0.0045 < pool._usual_seconds < 0.05
+    assert 0.0045 < pool._spacing_seconds < 0.05
     with pytest.raises(ZeroDivisionError):
         pool.submit(lambda: 1 // 0).result()
-    assert (pool.num_waiting, pool._num_working) == (0, 0)
+    assert pool._num_calls == 0
+    pool.shutdown()
+
+
+def test_calls_that_end_together_cost_their_share_of_the_time():
+    pool, meeting = CallPool(1, 10.0), threading.Barrier(8)
+
+    def call():
+        time.sleep(0.04)
+        meeting.wait(10)
+
+    for _ in range(12):
+        for future in [pool.submit(call) for _ in range(8)]:
+            future.result(10)
+    assert 0.04 / 8 / 2 < pool._spacing_seconds < 0.04
     pool.shutdown()
 
 
 @pytest.fixture
 def busy(start_server, open_stub, recommender):
-    """A server of one thread that is at work, and usually needs 20 s for a call."""
+    """A server of one place that is taken, and usually needs 20 s for a call."""
     limits = LimitSettings(max_wait_ms=1000)
     server = start_server(threads=1, admin=True, settings=ServerSettings(limits=limits))
     entered, release = threading.Event(), threading.Event()
@@ -124,7 +134,7 @@ def busy(start_server, open_stub, recommender):
     stub = open_stub(server)
     call = stub.RecommendItems.future(pb.RecommendItemsRequest(), timeout=30)
     assert entered.wait(10)
-    server._pool._usual_seconds = 20.0
+    server._pool._spacing_seconds = 20.0
     yield SimpleNamespace(server=server, stub=stub, call=call, release=release)
     release.set()
     call.result()
@@ -146,7 +156,7 @@ def test_refused_call_learns_at_once_when_to_come_again(busy, refusal, log_event
 
 
 def test_deadline_reaches_the_pool_through_grpc(busy, refusal):
-    busy.server._pool._usual_seconds = 0.5
+    busy.server._pool._spacing_seconds = 0.5
     message = pb.RecommendItemsRequest()
     code, details = refusal(busy.stub.RecommendItems, message, timeout=0.8)
     assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
@@ -185,4 +195,4 @@ def test_call_whose_deadline_passed_in_the_queue_is_not_worked_on(
 
 
 def test_threads_follow_the_cores_within_bounds():
-    assert [usual_threads(cores) for cores in (1, 2, 4, 64)] == [2, 2, 4, 8]
+    assert [usual_threads(cores) for cores in (1, 2, 4, 64)] == [1, 2, 4, 8]
