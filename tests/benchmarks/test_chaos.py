@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from benchmarks.chaos.server import Breakable, Faults
 from benchmarks.chaos.server_trials import FAULTS, STAGES, combinations
@@ -52,12 +53,26 @@ def test_broken_part_breaks_as_it_is_told(part):
         part("raise").search(7)
 
 
-def answer(first=0, **changes):
+def answer(first=0, *, factor=1.0, swapped=(), **changes):
+    """Items first, first + 1, ..., expected for 100, 99, ... seconds times the factor."""
+    places = list(range(PAGE_SIZE))
+    for one, other in [swapped] if swapped else []:
+        places[one], places[other] = places[other], places[one]
     items = [
-        pb.RecommendedItem(item_id=f"i{first + place}", position=place)
-        for place in range(PAGE_SIZE)
+        pb.RecommendedItem(
+            item_id=f"i{first + number}",
+            position=place,
+            expected_watch_duration=Duration(
+                nanos=int((100 - TIES.get(place, place)) * 1e6 * factor)
+            ),
+        )
+        for place, number in enumerate(places)
     ]
     return pb.RecommendItemsResponse(bundle_id="a", items=items, **changes)
+
+
+TIES = {6: 5}
+"""The item at place 6 is expected for as long as that at 5."""
 
 
 @pytest.mark.parametrize(
@@ -65,6 +80,11 @@ def answer(first=0, **changes):
     [
         (answer(), ""),
         (answer(1), MIXED),
+        (answer(factor=1 + 1e-6), ""),
+        (answer(factor=1.001), MIXED),
+        (answer(swapped=(5, 6)), ""),
+        (answer(swapped=(6, 7)), MIXED),
+        (answer(swapped=(0, 1)), MIXED),
         (answer(1, degraded_stages=["ranker"]), ""),
         (answer(90, degraded_stages=["ranker"]), "seen items"),
         (answer(90, degraded_stages=["state"]), ""),
