@@ -43,6 +43,9 @@ EDGE = 32
 """Fetched beyond k, so that ties at the end of the list are settled by row, not by FAISS."""
 QUERY_CHUNK = 16
 """FAISS multiplies 20 queries and more by BLAS, whose last bits depend on how many there are."""
+SERVED_QUERIES = 64
+"""So many are those of calls that are answered together, and one of several such searches: each is
+searched in its own thread. More are a batch of its own, and take all cores."""
 GPU_MAX_FETCH = 2048
 HNSW_CONSTRUCTION = 200
 
@@ -90,9 +93,10 @@ class ApproximateIndex:
         scores, rows = empty_answer(len(queries), k)
         if len(self) == 0:
             return scores, rows
+        num_threads = 1 if len(queries) <= SERVED_QUERIES else None
         for start in range(0, len(queries), QUERY_CHUNK):
             chunk = queries[start : start + QUERY_CHUNK]
-            for q, found in enumerate(self._fetch(chunk, k), start):
+            for q, found in enumerate(self._fetch(chunk, k, num_threads), start):
                 found = np.sort(found[found >= 0])
                 fill_best(scores[q], rows[q], self.vectors, queries[q], found)
         return scores, rows
@@ -129,17 +133,21 @@ class ApproximateIndex:
             )
         return cls(vectors, searcher, settings, recall)
 
-    def _fetch(self, queries: np.ndarray, k: int) -> np.ndarray:
+    def _fetch(self, queries: np.ndarray, k: int, num_threads: int | None) -> np.ndarray:
         """Return candidate rows int64 [b, fetch], -1 where there are none."""
         fetch = min(len(self), max(math.ceil(k * self.rescore_factor), k + EDGE))
         padded = np.zeros((len(queries), self._stored.d), np.float32)
         padded[:, : queries.shape[1]] = queries
         parameters = _search_parameters(self.settings, fetch)
         if self._is_on_gpu and k + EDGE <= GPU_MAX_FETCH:
-            fetch = min(fetch, GPU_MAX_FETCH)
-            with self._gpu_lock:  # FAISS's GPU resources serve one caller at a time.
-                return self._searcher.search(padded, fetch, params=parameters)[1]
-        with _threads(1 if len(queries) == 1 else None):
+            try:
+                with self._gpu_lock:  # FAISS's GPU resources serve one caller at a time.
+                    return self._searcher.search(
+                        padded, min(fetch, GPU_MAX_FETCH), params=parameters
+                    )[1]
+            except RuntimeError:  # the GPU is gone, or out of memory: from now on without it
+                self._is_on_gpu = False
+        with _threads(num_threads):
             return self._stored.search(padded, fetch, params=parameters)[1]
 
 

@@ -213,11 +213,16 @@ def test_vectors_that_are_not_finite_are_refused_by_row():
         build_index(vectors, IndexSettings())
 
 
-def test_gpu_is_asked_for_no_more_than_it_can_and_else_left_out(monkeypatch):
+@pytest.fixture
+def asked_of_gpu(monkeypatch):
+    """What a GPU is asked for; with "gone" among it, it fails."""
     asked = []
 
     def to_gpu(resources, device, index):
         def search(queries, k, params=None):
+            if "gone" in asked:
+                asked.append("asked in vain")
+                raise RuntimeError("CUDA error 999")
             asked.append(k)
             return index.search(queries, k, params=params)
 
@@ -226,13 +231,28 @@ def test_gpu_is_asked_for_no_more_than_it_can_and_else_left_out(monkeypatch):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "StandardGpuResources", lambda: None, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
+    return asked
+
+
+def test_gpu_is_asked_for_no_more_than_it_can_and_else_left_out(asked_of_gpu):
     vectors, queries = random_vectors(3000), random_vectors(2, seed=1)
     index = build_approximate(vectors, IndexSettings(kind="ivf_sq8", num_probes=20, num_lists=20))
     for k in (10, 1000, 2500):
         np.testing.assert_array_equal(
             index.search(queries, k)[1], ExactIndex(vectors).search(queries, k)[1]
         )
-    assert asked == [42, 2048]
+    assert asked_of_gpu == [42, 2048]
+
+
+def test_index_whose_gpu_is_gone_goes_on_without(asked_of_gpu):
+    vectors, queries = random_vectors(3000), random_vectors(2, seed=1)
+    index = build_approximate(vectors, IndexSettings(kind="ivf_sq8", num_probes=20, num_lists=20))
+    asked_of_gpu.append("gone")
+    for _ in range(3):
+        np.testing.assert_array_equal(
+            index.search(queries, 10)[1], ExactIndex(vectors).search(queries, 10)[1]
+        )
+    assert asked_of_gpu == ["gone", "asked in vain"]
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivf_sq8"])
