@@ -191,12 +191,22 @@ def test_as_many_rank_at_once_as_there_are_places():
         assert list(found) == ["a", "b"]
 
 
-def test_what_is_usual_is_the_time_of_one_in_a_batch():
-    moments = iter([0.0, 0.3, 1.0, 1.5])
-    batching = Batching(1, 1.0, clock=lambda: next(moments))
-    for user in "ab":
-        batching.recommend(Echo(), Request(UserState(user), now=0), lambda: 9.0)
-    assert batching._usual_seconds == pytest.approx(0.9 * 0.3 + 0.1 * 0.5)
+def test_what_is_usual_is_the_time_of_one_in_a_batch(make_crowd):
+    crowd, now = make_crowd(usual_seconds=0.001, max_batch_seconds=1.0), [0.0]
+    crowd.batching._clock = lambda: now[0]
+    genuine = crowd.recommender.recommend
+
+    def recommend(requests, *, time_remaining):
+        answers = genuine(requests, time_remaining=time_remaining)
+        now[0] += 0.4
+        return answers
+
+    crowd.recommender.recommend = recommend
+    for user in ("first", "a", "b", "c", "d"):
+        crowd.call(user)
+    assert crowd.results() == [["first"], ["a", "b", "c", "d"]]
+    usual = 0.9 * 0.001 + 0.1 * 0.4
+    assert crowd.batching._usual_seconds == pytest.approx(0.9 * usual + 0.1 * 0.4 / 4)
 
 
 def test_crowd_gets_each_its_own():

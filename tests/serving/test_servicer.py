@@ -262,10 +262,12 @@ def test_broken_store_costs_the_history_not_the_answer(start_server, recommender
         def get(self, user_id):
             raise error
 
-    stub = open_stub(start_server(BrokenStore()))
-    page = ask(stub, user_id="u")
+    server = start_server(BrokenStore())
+    page = ask(open_stub(server), user_id="u")
     assert ids(page)[0] == "i0"
     assert page.degraded_stages == ["state"]
+    server.stop()
+    assert log_events.calls[-1].kwargs["failures"] == {"state": repr(error)}
 
 
 def test_concurrent_calls_are_answered_each_from_its_own_user(stub):
