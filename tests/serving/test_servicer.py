@@ -257,7 +257,9 @@ def test_store_that_hangs_costs_the_history_not_the_answer(start_server, recomme
 
 
 @pytest.mark.parametrize("error", [StateError("disk gone"), RuntimeError("of the client library")])
-def test_broken_store_costs_the_history_not_the_answer(start_server, recommender, open_stub, error):
+def test_broken_store_costs_the_history_not_the_answer(
+    start_server, recommender, open_stub, log_events, error
+):
     class BrokenStore(MemoryStore):
         def get(self, user_id):
             raise error
