@@ -7,6 +7,7 @@ that only a bundle knows.
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
@@ -87,10 +88,15 @@ def ask_both(
     found: list[list[np.ndarray]] = [[] for _ in recommenders]
     degraded: list[Counter[str]] = [Counter() for _ in recommenders]
     stream = iter(requests)
-    with progress("answers of both bundles", num_requests) as task:
+    with (
+        progress("answers of both bundles", num_requests) as task,
+        # Most of an answer is the ranking net, which leaves Python to the other side meanwhile.
+        ThreadPoolExecutor(len(recommenders)) as threads,
+    ):
         while batch := list(islice(stream, BATCH)):
-            for side, recommender in enumerate(recommenders):
-                answers = recommender.recommend(batch)
+            asked = [threads.submit(each.recommend, batch) for each in recommenders]
+            for side, future in enumerate(asked):
+                answers = future.result()
                 found[side].append(_numbered(answers, batch[0].num_items, space))
                 for answer in answers:
                     degraded[side].update(answer.degraded_stages)
