@@ -49,7 +49,7 @@ class Guard:
         self._lock = threading.Lock()
         self._begun: dict[_Work, float] = {}
         self._num_started = 0
-        self._works_since = self._next_probe = -math.inf
+        self._works_since = self._next_probe = self._rests_until = -math.inf
 
     def run(self, work: Callable[[], Result], seconds: float) -> Result:
         """Do some work, and return what it returns.
@@ -80,12 +80,19 @@ class Guard:
                 self._next_probe = self._clock() + PROBE_SECONDS
             raise
 
+    def rest(self) -> None:
+        """Refuse work for a while, as if some hung: another has seen that the part does."""
+        with self._lock:
+            self._rests_until = self._clock() + PROBE_SECONDS
+
     def _patience_seconds(self) -> float:
         if self._usual_seconds is None:
             return math.inf
         return max(USUAL_TIMES * self._usual_seconds, MIN_PATIENCE_SECONDS)
 
     def _refuse_while_hanging(self, now: float, patience: float) -> None:
+        if now < self._rests_until:
+            raise BusyError("a call before this one hangs")
         newer = [moment for moment in self._begun.values() if moment >= self._works_since]
         num_hanging = sum(now - moment > patience for moment in newer)
         if len(self._begun) == self._num_threads or (num_hanging and now < self._next_probe):
@@ -104,10 +111,12 @@ class Guard:
     def _note(self, begun: float) -> None:
         """Learn from work that came back; what was begun before it may hang for ever."""
         seconds, patience = self._clock() - begun, self._patience_seconds()
+        usual = seconds if self._usual_seconds is None else self._usual_seconds
         if seconds <= patience:
             self._works_since = max(self._works_since, begun)
-        usual = seconds if self._usual_seconds is None else self._usual_seconds
-        self._usual_seconds = usual + WEIGHT * (min(seconds, patience) - usual)
+        else:  # a few that hung are not usual; where all take so long, it grows by and by
+            seconds = 2 * usual
+        self._usual_seconds = usual + WEIGHT * (seconds - usual)
 
 
 class _Work(Generic[Result]):

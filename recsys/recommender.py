@@ -291,6 +291,8 @@ class Recommender:
         except BusyError as error:
             return self._rank_without(batch, self._candidates_in_time(batch, seconds), str(error))
         except TimeoutError as error:
+            if progress.candidates is None:  # it is the candidates that hang
+                self._candidate_guard.rest()
             return self._rank_without(batch, progress.candidates, str(error))
 
     def _candidates_in_time(self, batch: Batch, seconds: float) -> list[Candidates] | None:

@@ -15,6 +15,8 @@ from typing import Any
 CALL_THREADS = 48
 """Calls begun and not yet answered. Most wait to be ranked together (`serving.batching`)."""
 REFUSING_THREADS = 2
+WAIT_SHARE = 0.5
+"""Of the time that a caller has, at most, for the wait that is foreseen: it may take longer."""
 WEIGHT = 0.05
 """Of the newest call in the usual spacing: about the last 20 count."""
 
@@ -71,9 +73,12 @@ class CallPool(Executor):
         return self._num_calls * self._spacing_seconds if self._num_calls >= self._places else 0.0
 
     def _patience_seconds(self, arguments: Iterable[Any]) -> float:
-        """Return how long a call may wait and still be answered in time."""
+        """Return how long a call may wait and still be answered in time, though not foreseen well.
+
+        A longer queue would answer no more calls, and each of them later.
+        """
         remaining = _deadline(arguments) - self._clock() - self._spacing_seconds
-        return min(remaining, self._max_wait_seconds)
+        return min(WAIT_SHARE * remaining, self._max_wait_seconds)
 
     def _work(self, function: Callable, arguments: tuple, named: dict) -> Any:
         started = time.perf_counter()

@@ -183,6 +183,26 @@ def test_work_that_comes_back_opens_the_way(hangs):
     _wait_until_free(hangs.guard)
 
 
+def test_part_that_another_saw_hang_rests(hangs):
+    hangs.guard.rest()
+    with pytest.raises(BusyError, match="hangs"):
+        hangs.works()
+    hangs.now += PROBE_SECONDS
+    assert hangs.works()
+
+
+def test_many_that_hung_long_make_no_patience(hangs):
+    for _ in range(5):
+        hangs.hang()
+        hangs.now += PROBE_SECONDS
+    hangs.now += 1000.0
+    hangs.release.set()
+    for _ in range(5):
+        assert hangs.done.acquire(timeout=5)
+    _wait_until_free(hangs.guard)
+    assert hangs.guard._usual_seconds < 0.01
+
+
 def test_what_hung_long_is_not_usual(hangs):
     hangs.hang()
     hangs.now += 1000.0

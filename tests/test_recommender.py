@@ -9,6 +9,7 @@ from recsys.bundle import Bundle
 from recsys.data.prepared import load_prepared
 from recsys.data.user_states import user_states
 from recsys.errors import RequestError
+from recsys.guard import BusyError
 from recsys.recommender import Recommender
 from recsys.requests import ItemFilter, Request
 from recsys.state import UserEvents, UserState
@@ -275,6 +276,23 @@ def test_index_that_hangs_gives_popular_items_in_time(
     assert {item.source for item in answer.items} <= {"popular", "catalogue"}
     watched = states[0].events.item_id[recommender.is_watch(states[0].events)]
     assert set(ids(answer)).isdisjoint(name.decode() for name in watched.tolist())
+
+
+def test_index_that_hangs_is_not_waited_for_twice(recommender, states, release, monkeypatch):
+    fresh, asked = Recommender(recommender.bundle), []
+    monkeypatch.setattr(fresh._retrieval, "by_vector", lambda *_: (asked.append(1), release.wait()))
+    request = ask(fresh, states[0])
+    fresh.recommend([request], time_remaining=lambda: 0.05)
+    monkeypatch.setattr(fresh._guard, "run", raise_busy)
+    started = time.perf_counter()
+    answer = fresh.recommend([request], time_remaining=lambda: 60.0)[0]
+    assert time.perf_counter() - started < 5
+    assert answer.degraded_stages == ("index", "ranker")
+    assert len(asked) == 1
+
+
+def raise_busy(work, seconds):
+    raise BusyError("calls before this one hang")
 
 
 @pytest.mark.parametrize("left", [0.05, 1.0])
