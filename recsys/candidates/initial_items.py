@@ -38,6 +38,7 @@ def begin_items(model: CandidateModel, labels: Labels, directory: Path, *, seed:
 
     Raises:
         ConfigError: There are more items than the way can have.
+        DataError: The way has nothing to learn from.
         TrainingError: The training fails, or the directory holds the checkpoint of another one.
     """
     own = directory / UNFINISHED / DIRECTORY

@@ -27,6 +27,7 @@ from recsys.core.backends import Batch, Tensor, to_numpy
 from recsys.core.layers.embedding import Embedding
 from recsys.core.random import stream, stream_seed
 from recsys.core.training import train
+from recsys.errors import DataError
 from recsys.settings import SkipGramSettings, TrainingSettings
 
 NEGATIVE_POWER = 0.75
@@ -84,6 +85,9 @@ class PairBatches:
         num_items: N.
         settings: Window, sample, batches.
         seed: Where chance comes from.
+
+    Raises:
+        DataError: No session has two watches.
     """
 
     def __init__(
@@ -91,6 +95,11 @@ class PairBatches:
     ) -> None:
         self._settings, self._seed = settings, seed
         self._item, self._session = sessions(labels, settings.pause_minutes)
+        if len(self._item) == self._session[-1]:
+            raise DataError(
+                f"candidates.skip_gram: expected a session of two watches or more, got none in "
+                f"{len(self._item):,} watches: raise pause_minutes, or set initial_items = 'random'"
+            )
         counts = np.bincount(self._item, minlength=num_items)
         self._kept_share = kept_shares(counts, settings.subsample)
         mixture = {"frequency": settings.batch_size * settings.num_negatives}
