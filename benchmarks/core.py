@@ -284,7 +284,7 @@ def _measure_candidates(
     log, candidates = world.log, settings.candidates
     model = train_candidates.new_model(log, candidates, seed=seed)
     started = time.process_time()
-    train_candidates.first_items(model, log, directory)
+    train_candidates.begin(model, log, directory)
     train_candidates.train_model(model, log, directory, seed=seed)
     seconds = time.process_time() - started
     ranking = ValidationRanking(

@@ -99,9 +99,7 @@ def train_members(
     for number, (member, own) in enumerate(members):
         own.mkdir(exist_ok=True)
         model = new_model(log, member, seed=stream_seed(seed, "member", number) if number else seed)
-        older = warm_start(model, log, number)
-        if older is None:
-            first_items(model, log, own)
+        older = begin(model, log, own, number)
         histories.append(train_model(model, log, own, seed=seed, learned_until=older))
         models.append(model)
     return SideBySide(models), histories
@@ -120,6 +118,24 @@ def new_model(log: Prepared, settings: CandidateSettings, *, seed: int) -> Candi
     features = hashed_features(log.catalogue.table, settings)
     sizes = CandidateSizes(log.catalogue.num_trained, num_tokens, context, features)
     return CandidateModel(settings, sizes, seed=seed)
+
+
+def begin(model: CandidateModel, log: Prepared, directory: Path, number: int = 0) -> int | None:
+    """Let an untrained net begin with what its settings name: an older run, or item vectors.
+
+    Args:
+        model: Untrained.
+        log: Its log.
+        directory: Of its training; what was begun there is gone on with.
+        number: Of the net among those side by side, from 0.
+
+    Returns:
+        The moment until which it has learned; None for no older run.
+    """
+    older = warm_start(model, log, number)
+    if older is None and model.settings.initial_items != "random":
+        begin_items(model, training_labels(log, model.settings), directory, seed=model.seed)
+    return older
 
 
 def warm_start(model: CandidateModel, log: Prepared, number: int) -> int | None:
@@ -150,18 +166,6 @@ def warm_start(model: CandidateModel, log: Prepared, number: int) -> int | None:
     )
     description = json.loads((older.candidates / "model.json").read_text())
     return int(description["learned_until"])
-
-
-def first_items(model: CandidateModel, log: Prepared, directory: Path) -> None:
-    """Let the items of an untrained net begin with what its settings name.
-
-    Args:
-        model: Untrained.
-        log: Its log.
-        directory: Of its training; what was begun there is gone on with.
-    """
-    if model.settings.initial_items != "random":
-        begin_items(model, training_labels(log, model.settings), directory, seed=model.seed)
 
 
 def train_model(

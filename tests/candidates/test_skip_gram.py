@@ -90,6 +90,7 @@ def test_loss_of_a_pair_by_hand():
     net = SkipGram(3, 2, seed=0)
     net.items.table.assign(np.array([[0, 0], [1, 2], [9, 9], [9, 9]], np.float32))
     net.nearby.table.assign(np.array([[0, 0], [0, 0], [1, 1], [-1, 0]], np.float32))
+    np.testing.assert_array_equal(net.item_rows(), [[1, 2], [9, 9], [9, 9]])
     batch = {
         "item": np.array([0, 2], np.int32),
         "near": np.array([1, 2], np.int32),
