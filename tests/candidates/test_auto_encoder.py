@@ -114,6 +114,19 @@ def test_a_layer_alone_leaves_those_below_still(tmp_path):
     )
 
 
+def test_watches_are_hidden_from_the_first_layer_alone_and_in_training():
+    net = AutoEncoder(4, (3, 2), 0.5, seed=0)
+    batch = tensors({"watched": WATCHED, "weight": np.ones(3, np.float32)})
+    distinct = {}
+    for number in (0, 1):
+        level = net.level(number)
+        for training in (True, False):
+            found = {float(level.loss_of(batch, training)[0]) for _ in range(4)}
+            distinct[number, training] = len(found)
+    assert distinct.pop((0, True)) > 1
+    assert distinct == {(0, False): 1, (1, True): 1, (1, False): 1}
+
+
 def test_layers_are_trained_one_by_one_then_together(tmp_path):
     """Each layer learns to give its inputs back; what was learned alone is where all begin."""
     net = AutoEncoder(NUM_ITEMS, (6, 3), 0.2, seed=0)
