@@ -26,6 +26,7 @@ from benchmarks import gradient_cases
 from benchmarks.candidates import CONFIGS, each_metric, parts_of, test_labels
 from benchmarks.output import print_result
 from benchmarks.ranking_kuairand import prepare_once
+from benchmarks.watch_nets import measure_watch_net
 from pipelines import ranking_members, ranking_training, train_candidates, train_ranking
 from pipelines.config import load_settings
 from recsys.artefacts import hash_json
@@ -62,11 +63,13 @@ WEIGHT_DECAY = 0.01
 """Of AdamW."""
 NETS = {
     "candidates": ("plain", "residual", "bottleneck", "gru", "lstm", "convolution", "attention")
-    + ("capsules", "averaging"),
+    + ("capsules", "averaging", "skip_gram", "auto_encoder", "variational"),
     "ranking": ("plain", "residual", "bottleneck", "averaging", "solved_heads"),
 }
 """By stage; a name is a configuration, or an encoder of the plain one."""
 ENCODERS = ("gru", "attention")
+WATCH_NETS = ("auto_encoder", "variational")
+"""Configurations whose net for the first item vectors is measured as a recommender as well."""
 ENSEMBLES = {"1": {}, "3 seeds": {"ensemble": 3}, "3 bagged": {"ensemble": 3, "bagged": True}}
 Result = dict[str, Any]
 
@@ -96,6 +99,7 @@ def main() -> None:
     with _world(arguments.runs / "core") as world:
         optimizers = _optimizers(world)
         nets = {stage: _nets(world, stage, seeds) for stage in NETS}
+        nets["watch_vectors"] = _watch_nets(world, seeds)
         ensembles = _ensembles(world, seeds)
         sources = {str(path): path.read_text() for path in sorted(LIBRARY.rglob("*.py"))}
         checked = _once(world, ["gradients", sources], lambda _: {"names": _checked()})["names"]
@@ -245,6 +249,27 @@ def _nets(world: World, stage: str, seeds: list[int]) -> dict[str, Result]:
     return table
 
 
+def _watch_nets(world: World, seeds: list[int]) -> dict[str, Result]:
+    """Return the figures of the auto-encoders alone, means over seeds."""
+    table = {}
+    for name in WATCH_NETS:
+        settings = _settings_of(name)
+        part = settings.model_dump(mode="json")["candidates"]
+        table[name] = _over_seeds(
+            [
+                _once(
+                    world,
+                    ["watch_vectors", part, seed],
+                    partial(measure_watch_net, world.log, settings, seed),
+                )
+                for seed in seeds
+            ]
+        )
+        shown = "  ".join(f"{key} {value:.4f}" for key, value in table[name].items())
+        print(f"watch vectors {name:14} {shown}", flush=True)
+    return table
+
+
 def _settings_of(name: str) -> RecsysSettings:
     quiet = [f"{stage}.training.tensorboard=false" for stage in NETS]
     if name in ENCODERS:
@@ -259,6 +284,7 @@ def _measure_candidates(
     log, candidates = world.log, settings.candidates
     model = train_candidates.new_model(log, candidates, seed=seed)
     started = time.process_time()
+    train_candidates.begin(model, log, directory)
     train_candidates.train_model(model, log, directory, seed=seed)
     seconds = time.process_time() - started
     ranking = ValidationRanking(

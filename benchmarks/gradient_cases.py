@@ -30,6 +30,7 @@ from recsys.core.layers import (
     dense,
     embedding,
     experts,
+    gaussian,
     normalisation,
     numeric,
     prefixes,
@@ -227,6 +228,9 @@ CASES: dict[str, Case] = {
         _normal(6, 5),
         training=True,
     ),
+    "recsys.core.layers.gaussian.GaussianSample": _layer(
+        lambda: gaussian.GaussianSample(seed=0), _normal(4, 3), _normal(4, 3), training=True
+    ),
     "recsys.core.layers.numeric.QuantileRamps": _layer(
         lambda: numeric.QuantileRamps(np.linspace(0, 1, 6)[None].repeat(3, axis=0)), _positive(4, 3)
     ),
@@ -297,6 +301,17 @@ CASES: dict[str, Case] = {
     "recsys.core.losses.gaussian_negative_log_likelihood": _function(
         losses.gaussian_negative_log_likelihood, _normal(4), _positive(4), _normal(4)
     ),
+    "recsys.core.losses.negative_sampling": _function(
+        lambda label, negatives: losses.negative_sampling(
+            label, negatives, ops.convert_to_tensor(np.array([[True, False], [False, False]]))
+        ),
+        _normal(2),
+        _normal(2, 2),
+    ),
+    "recsys.core.losses.multinomial": _function(losses.multinomial, _normal(3, 4), _positive(3, 4)),
+    "recsys.core.losses.divergence_from_standard_normal": _function(
+        losses.divergence_from_standard_normal, _normal(3, 2), _normal(3, 2)
+    ),
     "recsys.core.softmax.chunked_partition": _function(
         lambda vectors, rows: softmax.chunked_partition(
             vectors,
@@ -331,6 +346,11 @@ CASES: dict[str, Case] = {
         )
         for encoder in ("lstm", "convolution", "attention", "capsules")
     },
+    "recsys.candidates.skip_gram.SkipGram": gradient_nets.check_skip_gram,
+    "recsys.candidates.auto_encoder.AutoEncoder": gradient_nets.check_auto_encoder,
+    "recsys.candidates.auto_encoder.Level": partial(gradient_nets.check_level, number=0),
+    "recsys.candidates.auto_encoder.Level, second": partial(gradient_nets.check_level, number=1),
+    "recsys.candidates.variational.VariationalAutoEncoder": gradient_nets.check_variational,
     # Where the cap is reached the weight is constant, and differences see no more than it.
     "recsys.core.policy_gradient.policy_gradient_loss": _function(
         lambda log_policy, rewards: policy_gradient.policy_gradient_loss(

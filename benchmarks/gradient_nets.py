@@ -7,7 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from recsys.candidates.auto_encoder import AutoEncoder
 from recsys.candidates.model import CandidateModel, CandidateSizes
+from recsys.candidates.skip_gram import SkipGram
+from recsys.candidates.variational import VariationalAutoEncoder
 from recsys.core import gradient_check
 from recsys.exploration.features import target_numeric, watch_numeric
 from recsys.exploration.neural_process import NeuralProcess
@@ -65,6 +68,48 @@ def candidate_batch(rng: np.random.Generator) -> Batch:
             "log_expected_counts": rng.standard_normal(4),
         }
     )
+
+
+def check_skip_gram(rng: np.random.Generator) -> Mapping[str, float]:
+    """Check the loss of pairs: one of them is padding, one negative is what it is told from."""
+    net = SkipGram(NUM_ITEMS, 3, seed=0)
+    batch = _tensors(
+        {
+            "item": np.array([0, 3, 6], np.int32),
+            "near": np.array([1, 1, 2], np.int32),
+            "negatives": np.array([[1, 4], [5, 5], [0, 6]], np.int32),
+            "weight": np.array([1.0, 1.0, 0.0]),
+        }
+    )
+    return _check(net, lambda: net.loss_of(batch)[0], rng)
+
+
+def check_auto_encoder(rng: np.random.Generator) -> Mapping[str, float]:
+    """Check all layers together."""
+    net = AutoEncoder(NUM_ITEMS, (4, 3), 0.3, seed=0)
+    batch = _watch_batch(rng)
+    return _check(net, lambda: net.loss_of(batch)[0], rng)
+
+
+def check_level(rng: np.random.Generator, number: int) -> Mapping[str, float]:
+    """Check a layer that is trained alone."""
+    level = AutoEncoder(NUM_ITEMS, (4, 3), 0.3, seed=0).level(number)
+    batch = _watch_batch(rng)
+    return _check(level, lambda: level.loss_of(batch)[0], rng)
+
+
+def check_variational(rng: np.random.Generator) -> Mapping[str, float]:
+    """Check the negative lower bound, past a code that is drawn."""
+    net = VariationalAutoEncoder(NUM_ITEMS, 4, 3, 0.3, seed=0)
+    batch = _watch_batch(rng)
+    return _check(net, lambda: net.loss_of(batch)[0], rng)
+
+
+def _watch_batch(rng: np.random.Generator) -> Batch:
+    """Return what three users watched, one of them padding."""
+    watched = rng.integers(0, 2, (3, NUM_ITEMS)).astype(float)
+    weight = np.array([1.0, 1.0, 0.0])
+    return _tensors({"watched": watched, "weight": weight, "divergence_weight": np.array(0.2)})
 
 
 def check_ranking_net(rng: np.random.Generator, **changes: Any) -> Mapping[str, float]:

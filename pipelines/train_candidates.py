@@ -15,15 +15,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipelines.candidate_files import (
+    inputs_of,
+    write_item_projector,
+    write_successors,
+    write_user_vectors,
+)
 from pipelines.paths import RunPaths
 from pipelines.steps import read_identity
 from recsys.candidates.batches import TrainingBatches
 from recsys.candidates.crowd import Crowd
 from recsys.candidates.export import export_user_tower, tower_inputs
 from recsys.candidates.feedback import Feedback, feedback_of
+from recsys.candidates.initial_items import begin_items
 from recsys.candidates.item_features import hashed_features
 from recsys.candidates.model import CandidateModel
 from recsys.candidates.negatives import NegativeSampler
@@ -32,19 +37,16 @@ from recsys.candidates.sequences import (
     Part,
     join_labels,
     join_sequences,
-    newest_labels,
 )
 from recsys.candidates.side_by_side import SideBySide
 from recsys.candidates.sizes import CandidateSizes
-from recsys.candidates.vectors import BulkTower, Inputs, ValidationRanking, served_inputs
+from recsys.candidates.vectors import BulkTower, ValidationRanking
 from recsys.candidates.weights import IdSpaces, load_weights, save_weights
 from recsys.core.random import stream, stream_seed
-from recsys.core.tensorboard import MAX_PROJECTED, write_projector
 from recsys.core.training import AfterEpoch, TrainingHistory, train
 from recsys.data.examples import TRAINING, VALIDATION
 from recsys.data.prepared import Prepared, Shard, load_prepared
 from recsys.errors import ConfigError, DataError
-from recsys.progress import track
 from recsys.settings import CandidateSettings, RecsysSettings, SplitSettings
 
 WEIGHTS = "weights.npz"
@@ -65,7 +67,7 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
         out / f"member_{number + 1}" for number in range(1, len(settings.candidates.each_member()))
     ]
     nets, histories = train_members(log, settings.candidates, directories, seed=settings.seed)
-    inputs = _inputs_of(log.shards[0], log, settings.candidates)
+    inputs = inputs_of(log.shards[0], log, settings.candidates)
     for number, (model, factor) in enumerate(zip(nets.models, nets.factors(), strict=True)):
         save_weights(model, out / _numbered(WEIGHTS, number))
         export_user_tower(model, inputs, out / _numbered("user_tower.onnx", number), factor=factor)
@@ -73,9 +75,9 @@ def main(settings: RecsysSettings, prepared: Path, out: Path) -> None:
     vectors = item_vectors(nets, log, crowd)
     np.save(out / "item_vectors.npy", vectors)
     if settings.candidates.training.tensorboard_details:
-        _write_projector(vectors, log, out)
-    _write_successors(crowd, log, settings.candidates, out / "successors.npy")
-    _write_user_vectors(nets, log, settings.candidates, out / "user_vectors.parquet")
+        write_item_projector(vectors, log, out)
+    write_successors(crowd, log, settings.candidates, out / "successors.npy")
+    write_user_vectors(nets, log, settings.candidates, out / "user_vectors.parquet")
     described = _describe(nets, settings.candidates, histories[0])
     described |= {"learned_until": _learned_until(log)}
     if len(nets.models) > 1:
@@ -97,7 +99,7 @@ def train_members(
     for number, (member, own) in enumerate(members):
         own.mkdir(exist_ok=True)
         model = new_model(log, member, seed=stream_seed(seed, "member", number) if number else seed)
-        older = warm_start(model, log, number)
+        older = begin(model, log, own, number)
         histories.append(train_model(model, log, own, seed=seed, learned_until=older))
         models.append(model)
     return SideBySide(models), histories
@@ -116,6 +118,24 @@ def new_model(log: Prepared, settings: CandidateSettings, *, seed: int) -> Candi
     features = hashed_features(log.catalogue.table, settings)
     sizes = CandidateSizes(log.catalogue.num_trained, num_tokens, context, features)
     return CandidateModel(settings, sizes, seed=seed)
+
+
+def begin(model: CandidateModel, log: Prepared, directory: Path, number: int = 0) -> int | None:
+    """Let an untrained net begin with what its settings name: an older run, or item vectors.
+
+    Args:
+        model: Untrained.
+        log: Its log.
+        directory: Of its training; what was begun there is gone on with.
+        number: Of the net among those side by side, from 0.
+
+    Returns:
+        The moment until which it has learned; None for no older run.
+    """
+    older = warm_start(model, log, number)
+    if older is None and model.settings.initial_items != "random":
+        begin_items(model, training_labels(log, model.settings), directory, seed=model.seed)
+    return older
 
 
 def warm_start(model: CandidateModel, log: Prepared, number: int) -> int | None:
@@ -204,21 +224,35 @@ def training_batches(
         ConfigError: The settings ask for times, and the log has none.
         DataError: There is nothing to learn from.
     """
-    parts = _parts(log)
+    labels = training_labels(log, settings, learned_until=learned_until)
     num_trained = log.catalogue.num_trained
-    feedback = [_feedback(shard) for shard in log.shards if settings.policy_gradient is not None]
-    labels = join_labels(
-        parts, settings, split=TRAINING, num_trained=num_trained, feedback=feedback
-    )
-    is_new = labels.moment >= (learned_until if learned_until is not None else NEVER)
-    labels = labels.take(np.flatnonzero((labels.item >= 0) & is_new))
-    _check_not_empty(labels, "training")
     sampler = None
     if settings.loss == "sampled_softmax":
         counts = np.asarray(log.catalogue.watch_counts[:num_trained])
         sampler = NegativeSampler(settings.negatives, counts)
     crowd = crowd_of(log, settings)
-    return TrainingBatches(join_sequences(parts), labels, settings, sampler, crowd=crowd, seed=seed)
+    return TrainingBatches(
+        join_sequences(_parts(log)), labels, settings, sampler, crowd=crowd, seed=seed
+    )
+
+
+def training_labels(
+    log: Prepared, settings: CandidateSettings, *, learned_until: int | None = None
+) -> Labels:
+    """Return the training watches of trained items, from a moment on where one is given.
+
+    Raises:
+        DataError: There is nothing to learn from.
+    """
+    num_trained = log.catalogue.num_trained
+    feedback = [_feedback(shard) for shard in log.shards if settings.policy_gradient is not None]
+    labels = join_labels(
+        _parts(log), settings, split=TRAINING, num_trained=num_trained, feedback=feedback
+    )
+    is_new = labels.moment >= (learned_until if learned_until is not None else NEVER)
+    labels = labels.take(np.flatnonzero((labels.item >= 0) & is_new))
+    _check_not_empty(labels, "training")
+    return labels
 
 
 def _feedback(shard: Shard) -> Feedback:
@@ -344,50 +378,6 @@ def _some_users(user: np.ndarray, max_users: int, seed: int) -> np.ndarray:
     users = np.unique(user)
     chosen = stream(seed, "validation_users").permutation(users)[:max_users]
     return np.isin(user, chosen)
-
-
-def _write_projector(vectors: np.ndarray, log: Prepared, out: Path) -> None:
-    """Show the items watched most, by id and title where there are titles, in the projector."""
-    table = log.catalogue.table
-    rows = np.argsort(-np.asarray(log.catalogue.watch_counts[: len(vectors)]), kind="stable")
-    rows = rows[:MAX_PROJECTED]
-    names = [name for name in ("item_id", "title") if name in table.column_names]
-    columns = {name: table[name].take(pa.array(rows)).to_pylist() for name in names}
-    write_projector(out, vectors[rows], columns)
-
-
-def _write_successors(crowd: Crowd, log: Prepared, settings: CandidateSettings, path: Path) -> None:
-    """Write the newest successors of each item as of `data_until`, where the net has them."""
-    successors = crowd.successors
-    if successors is not None:
-        codes = np.arange(1, log.catalogue.num_trained + 1)
-        moments = np.full(len(codes), log.data_until)
-        np.save(path, successors.newest(codes, moments, max(settings.successor_windows)))
-
-
-def _write_user_vectors(
-    nets: SideBySide, log: Prepared, settings: CandidateSettings, path: Path
-) -> None:
-    vector = pa.list_(pa.float32(), nets.width)
-    schema = pa.schema([("user_id", pa.string()), ("vector", vector)])
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for shard in track(log.shards, "user vectors"):
-            vectors = nets.user_vectors(_inputs_of(shard, log, settings))
-            columns = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), nets.width)
-            user_ids = np.repeat(shard.user_ids.astype(np.str_), settings.interests)
-            ids = pa.array(user_ids.tolist(), pa.string())
-            writer.write_table(pa.Table.from_arrays([ids, columns], schema=schema))
-
-
-def _inputs_of(shard: Shard, log: Prepared, settings: CandidateSettings) -> Inputs:
-    """Return the towers' inputs for a shard's users as of `data_until`."""
-    parts = [(shard.histories, shard.candidates)]
-    has_time = bool(shard.candidates.has_time.any())
-    labels = newest_labels(parts[0], settings, log.data_until, has_time=has_time)
-    inputs = dict(served_inputs(join_sequences(parts), labels, settings))
-    if settings.forecast_minutes:  # Made just then, whatever the time of day.
-        inputs["minutes_since_forecast"] = np.zeros(len(labels), np.float32)
-    return inputs
 
 
 def _describe(

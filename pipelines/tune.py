@@ -78,7 +78,7 @@ def train_stage(
             log,
             directory,
             seed=settings.seed,
-            learned_until=train_candidates.warm_start(model, log, 0),
+            learned_until=train_candidates.begin(model, log, directory),
             after_epoch=after_epoch,
         )
     from pipelines import ranking_training, train_ranking

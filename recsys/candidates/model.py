@@ -30,7 +30,6 @@ A batch is a dict of arrays; what the settings do not use is absent from it:
     negative_successions float32 [W, R, M]   the same
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import keras
@@ -42,21 +41,17 @@ from recsys.candidates.encoder import HistoryEncoder
 from recsys.candidates.interests import by_interest, nearest_interest
 from recsys.candidates.item_table import ItemTable
 from recsys.candidates.policy import BehaviourHead, policy_loss, surprise
-from recsys.candidates.query_time import NUM_COLUMNS as NUM_TIME_COLUMNS
+from recsys.candidates.side_inputs import embedded_side_inputs, num_side_inputs
 from recsys.candidates.sizes import CandidateSizes
 from recsys.core import losses
 from recsys.core.backends import Batch, Tensor, gather_rows, to_numpy
-from recsys.core.layers.bag import masked_mean
 from recsys.core.layers.embedding import Embedding
-from recsys.core.layers.numeric import powers, split_missing
 from recsys.core.layers.skip import WeightedParts
 from recsys.core.layers.tower import Tower
 from recsys.core.random import stream_seed
 from recsys.core.softmax import CHUNK_LOGITS, MAX_CHUNKS, chunked_partition, sampled_softmax
 from recsys.settings import FORECAST_STARTS, CandidateSettings
 
-CENTURY_YEARS = 100.0
-MINUTES_PER_YEAR = 365.0 * 24 * 60
 FIRST_POPULARITY_WEIGHT = 0.3
 FIRST_OUTPUT_SCALE = 0.1
 FIRST_SUCCESSOR_WEIGHT = 0.5
@@ -304,12 +299,7 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
             )
 
     def _num_inputs(self) -> int:
-        settings = self.settings
-        tokens = settings.searches * settings.embedding_width
-        context = len(settings.context) * settings.context_width
-        times = 3 * settings.example_age + NUM_TIME_COLUMNS * settings.query_time
-        times += 4 * settings.minutes_since_watch
-        return self.encoder.num_outputs + tokens + context + 4 * settings.age + times
+        return self.encoder.num_outputs + num_side_inputs(self.settings)
 
     def _inputs(self, batch: Batch, training: bool) -> Tensor:
         """Return all that the tower is told of each interest: [B, P * K, inputs]."""
@@ -317,33 +307,13 @@ class CandidateModel(keras.Model):  # type: ignore[misc]
         encoded = self.encoder(
             watches, batch["positions"], batch.get("watch_seconds"), training=training
         )
-        parts = list(self._side_inputs(batch))
+        parts = list(
+            embedded_side_inputs(batch, self.settings, self.token_table, self.context_tables)
+        )
         if not parts:
             return encoded
         side = ops.concatenate(parts, axis=-1)
         return ops.concatenate([encoded, by_interest(side, self.settings.interests)], axis=-1)
-
-    def _side_inputs(self, batch: Batch) -> Iterator[Tensor]:
-        """Yield what is known beside the history: [B, P, columns] each."""
-        settings = self.settings
-        if self.token_table is not None:
-            tokens = batch["search_tokens"]
-            yield masked_mean(self.token_table(tokens), tokens)
-        for column, table in enumerate(self.context_tables):
-            yield table(batch["context"][..., column])
-        if settings.age:
-            years, is_missing = split_missing(batch["age"][..., None])
-            yield powers(years / CENTURY_YEARS)
-            yield is_missing
-        if settings.example_age:
-            yield powers(batch["example_age"][..., None])
-        if settings.query_time:
-            yield batch["query_time"]
-        if settings.minutes_since_watch:
-            minutes, is_missing = split_missing(batch["minutes_since_watch"][..., None])
-            share = ops.log(1 + minutes) / np.log1p(MINUTES_PER_YEAR)
-            yield powers(ops.minimum(share, 1.0))
-            yield is_missing
 
     def _all_logits(self, vectors: Tensor, training: bool) -> Tensor:
         """Return the scores of all trained items: [R, D] -> [R, N]."""

@@ -6,6 +6,10 @@ References:
     Nix & Weigend 1994, Estimating the Mean and Variance of the Target Probability Distribution.
     Sun et al. 2024, CREAD: A Classification-Restoration Framework with Error Adaptive
     Discretization for Watch Time Prediction in Video Recommender Systems.
+    Mikolov et al. 2013, Distributed Representations of Words and Phrases and their
+    Compositionality.
+    Kingma & Welling 2014, Auto-Encoding Variational Bayes.
+    Liang et al. 2018, Variational Autoencoders for Collaborative Filtering.
 """
 
 import math
@@ -107,3 +111,41 @@ def gaussian_negative_log_likelihood(mean: Tensor, deviation: Tensor, targets: T
     """
     error = (targets - mean) / deviation
     return ops.log(deviation) + 0.5 * ops.square(error) + 0.5 * math.log(2.0 * math.pi)
+
+
+def negative_sampling(label_logits: Tensor, negative_logits: Tensor, is_label: Tensor) -> Tensor:
+    """Tell one item from some drawn: - log s(z) - sum_k log s(-z_k), Mikolov et al. 2013, eq. 4.
+
+    Args:
+        label_logits: float [...], z.
+        negative_logits: float [..., K], z_k.
+        is_label: bool [..., K], negatives that are the label itself, which count for nothing.
+
+    Returns:
+        float [...].
+    """
+    of_negatives = ops.where(is_label, 0.0, ops.softplus(negative_logits))
+    return ops.softplus(-label_logits) + ops.sum(of_negatives, axis=-1)
+
+
+def multinomial(logits: Tensor, counts: Tensor) -> Tensor:
+    """Return - sum_j n_j log softmax_j(z), Liang et al. 2018, eq. 2: float [..., N] twice -> [...].
+
+    Least where the softmax is n_j / sum n; what does not depend on z is left out.
+    """
+    return -ops.sum(counts * ops.log_softmax(logits, axis=-1), axis=-1)
+
+
+def divergence_from_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return KL(N(m, diag e^v) || N(0, 1)) = sum_j (m_j^2 + e^v_j - v_j - 1) / 2.
+
+    Kingma & Welling 2014, appendix B.
+
+    Args:
+        mean, log_variance: float [..., L], m and v.
+
+    Returns:
+        float [...], 0 where m = 0 and v = 0, and above it elsewhere.
+    """
+    parts = ops.square(mean) + ops.exp(log_variance) - log_variance - 1.0
+    return 0.5 * ops.sum(parts, axis=-1)

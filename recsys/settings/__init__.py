@@ -15,6 +15,11 @@ from recsys.settings.candidates import (
 from recsys.settings.comparison import ComparisonSettings
 from recsys.settings.data import DataSettings, SplitSettings, WatchRule
 from recsys.settings.exploration import ExplorationSettings, OrderSettings
+from recsys.settings.initial_items import (
+    AutoEncoderSettings,
+    SkipGramSettings,
+    VariationalSettings,
+)
 from recsys.settings.layers import LayerSettings
 from recsys.settings.ranking import RankingSettings, ScoreSettings
 from recsys.settings.run import EvaluationSettings, RecsysSettings
@@ -31,6 +36,7 @@ from recsys.settings.tune import Choice, SearchRange, TuneSettings
 __all__ = [
     "FORECAST_STARTS",
     "ArrangementSettings",
+    "AutoEncoderSettings",
     "BoostSettings",
     "CandidateSettings",
     "Choice",
@@ -50,9 +56,11 @@ __all__ = [
     "ServingSettings",
     "Settings",
     "SimulationSettings",
+    "SkipGramSettings",
     "SourceSettings",
     "SplitSettings",
     "TrainingSettings",
     "TuneSettings",
+    "VariationalSettings",
     "WatchRule",
 ]

@@ -5,6 +5,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from recsys.settings.base import Settings
+from recsys.settings.initial_items import (
+    AutoEncoderSettings,
+    InitialItems,
+    SkipGramSettings,
+    VariationalSettings,
+)
 from recsys.settings.layers import LayerSettings
 from recsys.settings.training import TrainingSettings
 
@@ -164,6 +170,12 @@ class CandidateSettings(Settings):
     warm_start: str | None = None
     """Directory of an older run of the same [candidates] section: its net is gone on with, and
     only the watches that it has not learned from are learned."""
+    initial_items: InitialItems = "random"
+    """What the table of watched items begins with, of each member too: chance, or the vectors of a
+    net trained before (`recsys.candidates.initial_items`). A `warm_start` has rows of its own."""
+    skip_gram: SkipGramSettings = SkipGramSettings()
+    auto_encoder: AutoEncoderSettings = AutoEncoderSettings()
+    variational_auto_encoder: VariationalSettings = VariationalSettings()
     training: TrainingSettings = TrainingSettings()
     members: tuple[dict[str, Any], ...] = ()
     """Train several nets and let their vectors stand side by side: each is this section with
@@ -222,6 +234,23 @@ class CandidateSettings(Settings):
                     f"{', '.join(sorted(MEMBER_SETTINGS))}"
                 )
         self.each_member()
+        return self
+
+    @model_validator(mode="after")
+    def _check_initial_items(self) -> Self:
+        if self.initial_items != "random" and (self.item_categorical or self.item_text):
+            raise ValueError(
+                f"initial_items = {self.initial_items!r} gives each item a row of its own to begin "
+                f"with, and would be added to the shared rows of item_categorical and item_text: "
+                f"leave these out, or begin with 'random'"
+            )
+        fields = type(self).model_fields
+        for name in ("skip_gram", "auto_encoder", "variational_auto_encoder"):
+            if name != self.initial_items and getattr(self, name) != fields[name].default:
+                raise ValueError(
+                    f"[candidates.{name}] has no effect with initial_items = "
+                    f"{self.initial_items!r}: leave it out, or set initial_items = {name!r}"
+                )
         return self
 
     def each_member(self) -> "list[CandidateSettings]":

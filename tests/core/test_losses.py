@@ -120,3 +120,23 @@ def test_gaussian_negative_log_likelihood_is_least_at_mean_and_deviation(rng):
     assert least_logit(lambda m: mean_loss(m, 0.5)) == pytest.approx(targets.mean(), abs=5e-3)
     best = least_logit(lambda z: mean_loss(targets.mean(), z))
     assert math.exp(best) == pytest.approx(targets.std(), rel=5e-3)
+
+
+def test_negative_sampling_by_hand():
+    """- log s(1) - log s(-2) - log s(3); in the second row a negative is the label itself."""
+    label, negatives = np.array([1.0, 1.0]), np.array([[2.0, -3.0], [2.0, -3.0]])
+    is_label = np.array([[False, False], [False, True]])
+    found = values_of(losses.negative_sampling(label, negatives, is_label))
+    of_label, of_first, of_second = (math.log1p(math.exp(z)) for z in (-1.0, 2.0, -3.0))
+    expected = [of_label + of_first + of_second, of_label + of_first]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_multinomial_equals_a_slow_twin_and_is_least_at_the_shares():
+    logits, counts = np.array([[0.5, -1.0, 2.0]]), np.array([[2.0, 0.0, 1.0]])
+    shares = np.exp(logits[0]) / np.exp(logits[0]).sum()
+    found = float(values_of(losses.multinomial(logits, counts))[0])
+    assert found == pytest.approx(-(2 * math.log(shares[0]) + math.log(shares[2])))
+    best = float(values_of(losses.multinomial(np.log([[2 / 3, 1e-9, 1 / 3]]), counts))[0])
+    for moved in ([0.7, 1e-9, 0.3], [0.6, 1e-9, 0.4], [2 / 3, 0.1, 1 / 3]):
+        assert best < float(values_of(losses.multinomial(np.log([moved]), counts))[0])
