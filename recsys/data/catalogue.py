@@ -61,7 +61,7 @@ class Catalogue:
         """Read a catalogue written by `save`."""
         return cls(
             Vocabulary.load(directory / "vocabulary"),
-            pq.read_table(directory / "items.parquet"),
+            pq.ParquetFile(directory / "items.parquet").read(),  # read_table would import pandas
             np.load(directory / "watch_counts.npy", mmap_mode="r", allow_pickle=False),
             int(np.load(directory / "num_trained.npy", allow_pickle=False)[0]),
         )
