@@ -1,8 +1,8 @@
 """The threads that answer calls, and which calls they get: those that can be answered in time.
 
 A call waits for about (calls before it) x (seconds from one answer to the next, while there is
-work). One that would wait longer than its deadline allows, or than `max_wait_seconds`, is handed to
-other threads at once, which only refuse: so who is refused learns it within milliseconds, and the
+work). One that would wait longer than its deadline allows, or than `max_wait_seconds`, is refused
+at once, by the thread that brought it: so who is refused learns it within milliseconds, and the
 work done is for answers that somebody still waits for.
 """
 
@@ -10,15 +10,25 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 CALL_THREADS = 48
 """Calls begun and not yet answered. Most wait to be ranked together (`serving.batching`)."""
-REFUSING_THREADS = 2
 WAIT_SHARE = 0.5
 """Of the time that a caller has, at most, for the wait that is foreseen: it may take longer."""
 WEIGHT = 0.05
 """Of the newest call in the usual spacing: about the last 20 count."""
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def refusable(handler: Handler) -> Handler:
+    """Mark a gRPC handler that asks `CallPool.refused_wait_seconds`, and then waits for nothing.
+
+    All other calls are let in, whatever their wait.
+    """
+    handler.may_be_refused = True  # type: ignore[attr-defined]
+    return handler
 
 
 class CallPool(Executor):
@@ -35,7 +45,6 @@ class CallPool(Executor):
     ) -> None:
         self._places, self._max_wait_seconds, self._clock = places, max_wait_seconds, clock
         self._workers = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call")
-        self._refusers = ThreadPoolExecutor(REFUSING_THREADS, thread_name_prefix="refuse")
         self._refused = threading.local()
         self._lock = threading.Lock()
         self._num_calls, self._spacing_seconds, self._last_end = 0, 0.0, 0.0
@@ -58,16 +67,17 @@ class CallPool(Executor):
         with self._lock:
             wait_seconds = self._wait_seconds()
             # With a place free a call begins, whatever its deadline: the answer may get simpler.
-            is_late = wait_seconds > max(self._patience_seconds(arguments), 0)
+            is_late = _is_refusable(arguments) and wait_seconds > max(
+                self._patience_seconds(arguments), 0
+            )
             self._num_calls += not is_late
         if is_late:
-            return self._refusers.submit(self._refuse, wait_seconds, function, arguments, named)
+            return self._refuse(wait_seconds, function, arguments, named)
         return self._workers.submit(self._work, function, arguments, named)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls."""
-        for pool in (self._workers, self._refusers):
-            pool.shutdown(wait, cancel_futures=cancel_futures)
+        self._workers.shutdown(wait, cancel_futures=cancel_futures)
 
     def _wait_seconds(self) -> float:
         return self._num_calls * self._spacing_seconds if self._num_calls >= self._places else 0.0
@@ -98,9 +108,24 @@ class CallPool(Executor):
 
     def _refuse(
         self, wait_seconds: float, function: Callable, arguments: tuple, named: dict
-    ) -> Any:
+    ) -> Future:
+        """Refuse a call here and now: gRPC's own thread brings it, and refusing waits for nothing.
+
+        To wake another thread would cost more than to refuse.
+        """
+        refused: Future = Future()
         self._refused.seconds = wait_seconds
-        return function(*arguments, **named)
+        try:
+            refused.set_result(function(*arguments, **named))
+        except Exception as error:
+            refused.set_exception(error)
+        finally:
+            self._refused.seconds = None
+        return refused
+
+
+def _is_refusable(arguments: Iterable[Any]) -> bool:
+    return any(getattr(argument, "may_be_refused", False) for argument in arguments)
 
 
 def _deadline(arguments: Iterable[Any]) -> float:

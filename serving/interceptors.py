@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from serving.access import Access
 from serving.call_facts import begin_facts, note_facts
+from serving.call_pool import refusable
 from serving.checks import MAX_REQUEST_ID_LENGTH
 from serving.metrics import Metrics
 from serving.status import DeadlineError, MalformedError, OverloadError, reason_of, status_of
@@ -86,20 +87,24 @@ class CallInterceptor(grpc.ServerInterceptor):
         if handler is None or not method.startswith(PACKAGE):
             return handler
 
-        def answer(packed: bytes, context: grpc.ServicerContext) -> Message:
-            return self._answer(handler, method.removeprefix("/"), packed, context)
+        def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Message:
+            return self._answer(handler, method.removeprefix("/"), requests, context)
 
-        # Parsing is done here, so that bytes which are no message get a status of their own.
-        return grpc.unary_unary_rpc_method_handler(
-            answer, request_deserializer=None, response_serializer=handler.response_serializer
+        # A stream of the one message, which is the same on the wire: who is refused need not have
+        # been read. Parsing is done here too, so that bytes which are no message get a status of
+        # their own.
+        return grpc.stream_unary_rpc_method_handler(
+            # The operator mends an overload, and is let through.
+            answer if method.startswith(f"/{ADMIN}") else refusable(answer),
+            request_deserializer=None,
+            response_serializer=handler.response_serializer,
         )
 
     def _answer(
-        self, handler: Any, path: str, packed: bytes, context: grpc.ServicerContext
+        self, handler: Any, path: str, requests: Iterator[bytes], context: grpc.ServicerContext
     ) -> Message:
         wait_seconds = self._refused_wait_seconds()
-        # The operator mends an overload, and is let through.
-        if wait_seconds is not None and not path.startswith(ADMIN):
+        if wait_seconds is not None:
             return self._refuse(path, wait_seconds, context)
         call = self._begin(path, context)
         status = None
@@ -108,7 +113,7 @@ class CallInterceptor(grpc.ServerInterceptor):
             caller = self._access.identify(context)
             note_facts(client=caller.name)
             self._access.admit(caller, call.method)
-            message = _parse(handler.request_deserializer, packed)
+            message = _parse(handler.request_deserializer, requests)
             # One too long is refused by the servicer, and is not repeated to anybody.
             call.request_id = _field(message, "request_id")[:MAX_REQUEST_ID_LENGTH]
             self._bind_user(_field(message, "user_id"))
@@ -183,9 +188,11 @@ def code_name(number: int) -> str:
     return CODE_NAMES[number]
 
 
-def _parse(deserializer: Callable[[bytes], Message], packed: bytes) -> Message:
+def _parse(deserializer: Callable[[bytes], Message], requests: Iterator[bytes]) -> Message:
     try:
-        return deserializer(packed)
+        return deserializer(next(requests))
+    except StopIteration:
+        raise MalformedError("request", "expected a message, got none") from None
     except DecodeError as error:
         raise MalformedError("request", f"the bytes are no such message: {error}") from None
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
-from serving.call_pool import CallPool
+from serving.call_pool import CallPool, refusable
 from serving.server import usual_threads
 from serving.settings import LimitSettings, ServerSettings
 from serving.v1 import admin_pb2 as ab
@@ -22,17 +22,18 @@ class Work:
 
     def __init__(self, pool):
         self._pool, self.release, self._futures = pool, threading.Event(), []
+        self.handler = refusable(lambda: None)
 
     def call(self, deadline=None):
         """Submit a call; return a future of what it would have waited, None if it is answered."""
         event = SimpleNamespace(call_details=SimpleNamespace(deadline=deadline or NOW + 1e9))
 
-        def function(_):
+        def function(*_):
             if self._pool.refused_wait_seconds is None:
                 self.release.wait(10)
             return self._pool.refused_wait_seconds
 
-        self._futures.append(self._pool.submit(function, event))
+        self._futures.append(self._pool.submit(function, event, self.handler))
         return self._futures[-1]
 
     def fill(self, number):
@@ -96,7 +97,25 @@ def test_calls_of_unknown_deadline_wait_as_long_as_any_may(make_work):
     work.fill(1)
     assert work.call(float("inf")) is not None
     assert work._pool.num_waiting == 1
-    assert work._pool.submit(lambda: work._pool.refused_wait_seconds).result(5) == 2.0
+    refused = work._pool.submit(lambda _: work._pool.refused_wait_seconds, work.handler)
+    assert refused.result(5) == 2.0
+    assert work._pool.refused_wait_seconds is None  # of this thread, which refused
+
+
+def test_refusal_that_fails_is_the_callers_and_nobody_elses(make_work):
+    work = make_work(places=1, max_wait_seconds=0.5)
+    work.fill(1)
+    with pytest.raises(ZeroDivisionError):
+        work._pool.submit(lambda _: 1 // 0, work.handler).result(5)
+    assert work._pool.refused_wait_seconds is None
+
+
+def test_call_that_nobody_said_may_be_refused_is_let_in(make_work):
+    work = make_work(places=1, max_wait_seconds=0.5)
+    work.fill(3)
+    let_in = work._pool.submit(lambda: work._pool.refused_wait_seconds)
+    work.release.set()
+    assert let_in.result(5) is None
 
 
 def test_spacing_follows_the_calls_and_failures_count_too():

@@ -273,7 +273,7 @@ def test_call_whose_deadline_passed_is_not_worked_on(log_events):
     everybody = Access(None, None, clock=lambda: 0)
     interceptor = CallInterceptor(Metrics(), log_events, b"key", everybody)
     details = SimpleNamespace(method="/recsys.v1.RecommenderService/GetBundle")
-    interceptor.intercept_service(lambda _: handler, details).unary_unary(b"", context)
+    interceptor.intercept_service(lambda _: handler, details).stream_unary(iter([b""]), context)
     assert worked == []
     assert statuses[0].code is grpc.StatusCode.DEADLINE_EXCEEDED
 
