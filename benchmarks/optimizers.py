@@ -41,9 +41,9 @@ RATES = {
 FACTORS = (1 / 3, 1.0, 3.0)
 WEIGHT_DECAY = 0.01
 """Of AdamW."""
-SECONDS = {"candidates": 6.0, "ranking": 16.0}
+SECONDS = {"candidates": 3.0, "ranking": 10.0}
 """Of steps: Adam is at its best well before."""
-NUM_LOOKS = 16
+NUM_LOOKS = 12
 TRIAL_SHARE = 4
 """A trial of a rate has a quarter of the seconds and of the looks."""
 COMPILED_STEPS = 20
