@@ -66,10 +66,10 @@ def test_next_item_draws_each_watch_with_the_one_after_it():
 
 
 def test_labels_ahead_are_those_of_the_next_chunk_that_has_any():
-    labels, weight = np.zeros((1, 24), int), np.zeros((1, 24), np.float32)
-    labels[0, [9, 15]], weight[0, [9, 15]] = [1, 2], 1
+    labels, weight = np.zeros((1, 32), int), np.zeros((1, 32), np.float32)
+    labels[0, [17, 23]], weight[0, [17, 23]] = [1, 2], 1
     found = with_labels_ahead(labels, labels, weight, 3).ahead[0]
-    assert found.tolist() == [[0, 1, 1], [0, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert found.tolist() == [[0, 1, 1], [0, 1, 1], [0, 1, 1], [0, 0, 0], [0, 0, 0]]
 
 
 @pytest.fixture
