@@ -134,12 +134,17 @@ def compare(task: Task, seeds: list[int]) -> dict[str, dict[str, Any]]:
     for name, method in METHODS.items():
         run = partial(_train, task, method)
         tried = {rate: run(rate, seeds[0]) for rate in RATES}
-        rate = max(tried, key=lambda rate: tried[rate].best(larger_is_better=True))
+        rate = max(tried, key=lambda rate: _merit(tried[rate]))
         curves = [tried[rate], *(run(rate, seed) for seed in seeds[1:])]
         table[name] = _row(rate, curves)
         shown = f"{table[name]['metric']:.4f} (rate {rate:g}, {table[name]['steps']} steps)"
         print(f"{name:22} {shown}", flush=True)
     return table
+
+
+def _merit(curve: Curve) -> tuple[float, float]:
+    """Return the best of a curve; of equal ones, the one that was there first is better."""
+    return curve.best(larger_is_better=True), float(np.sum(curve.values))
 
 
 def _row(rate: float, curves: list[Curve]) -> dict[str, Any]:
