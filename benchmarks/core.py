@@ -50,6 +50,8 @@ ENCODERS = ("gru", "attention")
 ENSEMBLES = {"1": {}, "3 seeds": {"ensemble": 3}, "3 bagged": {"ensemble": 3, "bagged": True}}
 NUM_HELD_OUT = 500
 """Histories of the world of reminders."""
+SHOWN_LOSS = 2.1
+"""Of the ranking net: L-BFGS begins far above."""
 LONG_LOG = ("data.options.users=1000", "data.options.events=1000000")
 """Of the plain configuration: half of the users then have the 200 watches that a history needs."""
 
@@ -109,13 +111,14 @@ def _synthetic_gradient(world: World, seeds: list[int]) -> dict[str, Result]:
 def _plot(
     directory: Path, by_optimizer: dict[str, dict[str, Result]], long_memory: dict[str, Result]
 ) -> None:
-    labels = {
-        "candidates": ("candidate net, validation day", "NDCG@10"),
-        "ranking": ("ranking net, validation day", "loss"),
-    }
     panels = [
-        draw_curves(labels[stage][0], curves, label=labels[stage][1])
-        for stage, curves in by_optimizer.items()
+        draw_curves("candidate net, validation day", by_optimizer["candidates"], label="NDCG@10"),
+        draw_curves(
+            "ranking net, validation day",
+            by_optimizer["ranking"],
+            label="loss",
+            limits=(None, SHOWN_LOSS),
+        ),
     ]
     (directory / "core_optimizers.svg").write_text(side_by_side(panels, height=3.4, columns=1))
     labels = {

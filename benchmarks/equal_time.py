@@ -103,7 +103,11 @@ def compile_first(
 
 
 def draw_curves(
-    title: str, curves: Mapping[str, Mapping[str, Any]], *, label: str
+    title: str,
+    curves: Mapping[str, Mapping[str, Any]],
+    *,
+    label: str,
+    limits: tuple[float | None, float | None] = (None, None),
 ) -> Callable[[Axes], None]:
     """Return a plot of values against seconds.
 
@@ -111,6 +115,7 @@ def draw_curves(
         title: Of the panel.
         curves: Name -> `seconds` and `values`.
         label: Of the vertical axis.
+        limits: Of it, where a slow start would flatten all else.
     """
 
     def draw(axes: Axes) -> None:
@@ -126,6 +131,7 @@ def draw_curves(
         axes.set_xlabel("processor seconds of training", color=INK)
         axes.set_ylabel(label)
         axes.set_xlim(left=0)
+        axes.set_ylim(*limits)
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
     return draw
