@@ -19,7 +19,7 @@ from keras import ops
 
 from benchmarks import gradient_nets
 from recsys.candidates import interests, policy
-from recsys.core import gradient_check, losses, policy_gradient, softmax
+from recsys.core import gradient_check, losses, policy_gradient, softmax, synthetic_gradient
 from recsys.core.layers import (
     activations,
     attention,
@@ -52,6 +52,7 @@ FUNCTION_MODULES = (
     "recsys.core.losses",
     "recsys.core.softmax",
     "recsys.core.policy_gradient",
+    "recsys.core.synthetic_gradient",
     "recsys.candidates.interests",
 )
 """Whose public functions of tensors are layers or losses too."""
@@ -61,6 +62,7 @@ NOT_CHECKED = {
     "recsys.core.layers.activations.activation_of": "each name in a tower",
     "recsys.candidates.encoder.HistoryEncoder": "CandidateModel is checked with each encoder",
     "recsys.candidates.item_table.ItemTable": "CandidateModel is checked with it",
+    "recsys.core.synthetic_gradient.cut": "a mixed_gradient of what GradientPredictor says",
     "recsys.core.policy_gradient.off_policy_weight": "none goes through it: policy_gradient_loss",
     "recsys.core.policy_gradient.top_k_multiplier": "none goes through it: policy_gradient_loss",
 }
@@ -358,6 +360,22 @@ CASES: dict[str, Case] = {
         ),
         lambda rng: -_positive(4)(rng),
         _positive(4),
+    ),
+    "recsys.core.synthetic_gradient.GradientPredictor": _layer(
+        lambda: synthetic_gradient.GradientPredictor(5, seed=0), _normal(3, 4), _normal(3, 2)
+    ),
+    # Only a share of 1 is the gradient of what is computed: that is what a cut is for.
+    "recsys.core.synthetic_gradient.mixed_gradient": _function(
+        lambda states: synthetic_gradient.mixed_gradient(
+            states, ops.zeros_like(states), true_share=1.0
+        ),
+        _normal(3, 2),
+    ),
+    "recsys.core.synthetic_gradient.loss_ahead": _function(
+        lambda states: synthetic_gradient.loss_ahead(
+            states, LABELS, lambda *_: ops.full_like(states, 0.3)
+        ),
+        _normal(3, 2),
     ),
     "recsys.candidates.policy.BehaviourHead": _layer(_Behaviour, np.array([0, 3, 1])),
     "recsys.candidates.interests.by_interest": _function(

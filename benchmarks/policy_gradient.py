@@ -11,10 +11,11 @@ seconds a user and day, as a share; its interval is that of a geometric mean ove
 world of its own (Student's t). Beside it stand what the reward alone gives (a cap so low that all
 actions weigh alike), K = 1, and a policy gradient that has to estimate the logging policy.
 
-    python -m benchmarks.policy_gradient [--seeds 0 1 2] [--days 7] [--out DIR] [--json]
+    python -m benchmarks.policy_gradient [--seeds 0 1 2] [--days 5] [--out DIR] [--json]
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ from recsys.settings import SimulationSettings
 CONFIG = Path(__file__).parents[1] / "pipelines" / "configs" / "research" / "policy_gradient.toml"
 STEPS = ("prepared", "candidates", "index", "bundle", "state")
 PLAIN = "softmax"
+SEEDS = range(8)
+"""Of worlds."""
+DAYS = 5
 SECTION = "candidates.policy_gradient"
 ARMS: dict[str, tuple[str, ...]] = {
     PLAIN: (),
@@ -50,23 +54,34 @@ def main() -> None:
     started, arguments = time.monotonic(), _parse_arguments()
     set_up()
     with tempfile.TemporaryDirectory() as scratch:
-        out = arguments.out or Path(scratch)
-        lifts = [_lifts(seed, arguments.days, out / f"seed-{seed}") for seed in arguments.seeds]
-    gains = {
-        f"{name}_gain": _interval([each[name] for each in lifts]) for name in ARMS if name != PLAIN
-    }
+        found = gains(arguments.seeds, arguments.days, arguments.out or Path(scratch))
+    lifts = found.pop("lifts")
     print_result(
-        {
-            "ten_item_world_solved": ten_item_world_solved(),
-            "policy_gradient_gain": gains["top_k_gain"],
-            **gains,
-        },
+        {"ten_item_world_solved": ten_item_world_solved(), **found},
         as_json=arguments.json,
         started=started,
         seeds=arguments.seeds,
         days=arguments.days,
         lifts=lifts,
     )
+
+
+def gains(seeds: Sequence[int], days: int, out: Path) -> dict[str, Any]:
+    """Return the gain of each arm over the worlds of some seeds; worlds that are there are kept.
+
+    Args:
+        seeds: Of worlds.
+        days: That are simulated.
+        out: Gets a directory a world.
+
+    Returns:
+        `policy_gradient_gain`, the same for each arm, and `lifts`, by world.
+    """
+    lifts = [_lifts(seed, days, out / f"seed-{seed}") for seed in seeds]
+    by_arm = {
+        f"{name}_gain": _interval([each[name] for each in lifts]) for name in ARMS if name != PLAIN
+    }
+    return {"policy_gradient_gain": by_arm["top_k_gain"], **by_arm, "lifts": lifts}
 
 
 def ten_item_world_solved() -> bool:
@@ -108,13 +123,17 @@ def _lifts(seed: int, days: int, out: Path) -> dict[str, float]:
     log = out / PLAIN / "prepared"
     for name, changes in ARMS.items():
         _make(name, changes, seed, out / name, log)
-    plain, lifts = out / PLAIN, {}
-    for name in ARMS:
-        if name != PLAIN:
-            settings = SimulationSettings(days=days, seed=seed)
-            figures = simulate.main([plain, out / name], out / f"{name}-simulated", settings)
-            lifts[name] = figures["truth"]["lift"]
-    return lifts
+    return {name: _lift(out, name, seed, days) for name in ARMS if name != PLAIN}
+
+
+def _lift(out: Path, name: str, seed: int, days: int) -> float:
+    """Return the true lift of an arm; what was simulated once is not simulated again."""
+    simulated = out / f"{name}-{days}-days"
+    figures = simulated / "simulation.json"
+    if not figures.exists():
+        settings = SimulationSettings(days=days, seed=seed)
+        simulate.main([out / PLAIN, out / name], simulated, settings)
+    return json.loads(figures.read_text(encoding="utf-8"))["truth"]["lift"]
 
 
 def _make(name: str, changes: Sequence[str], seed: int, out: Path, log: Path) -> None:
@@ -145,8 +164,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--days", type=int, default=7)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--days", type=int, default=DAYS)
     parser.add_argument("--out", type=Path, help="keep the runs here, and go on with them")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     return parser.parse_args()

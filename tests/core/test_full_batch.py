@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from scipy import optimize
 from sklearn.linear_model import LogisticRegression
 
 from recsys.core.backends import to_numpy
@@ -94,3 +95,40 @@ def test_arrays_are_laid_one_after_another():
     flat = flatten([np.array([[1, 2], [3, 4]], np.float32), np.float32(5)])
     np.testing.assert_array_equal(flat, [1, 2, 3, 4, 5])
     assert flat.dtype == np.float64
+
+
+def test_ends_when_it_is_enough_and_the_variables_are_those_of_the_step():
+    losses = []
+
+    def is_enough():
+        with_all = [float(to_numpy(loss_of(own)(batch)[0])) for batch in batches()]
+        losses.append(np.average(with_all, weights=[120, 80]))
+        return len(losses) == 3
+
+    own = new_variables()
+    found = minimize(
+        loss_of(own), own, batches, method="l-bfgs", max_iterations=50, is_enough=is_enough
+    )
+    assert found.num_iterations == len(losses) == 3
+    assert sorted(losses, reverse=True) == losses
+    assert losses[-1] == pytest.approx(found.loss, rel=1e-5)
+
+
+def test_variables_are_those_of_the_step_where_the_last_trial_was_elsewhere(monkeypatch):
+    def two_trials(problem, start, *, callback, **_):
+        problem(start + 2)
+        problem(start + 5)
+        with pytest.raises(StopIteration):
+            callback(intermediate_result=optimize.OptimizeResult(x=start + 2))
+        return optimize.OptimizeResult(nit=1, message="stopped")
+
+    seen = []
+
+    def is_enough():
+        seen.append(to_numpy(own[1].value))
+        return True
+
+    monkeypatch.setattr(optimize, "minimize", two_trials)
+    own = new_variables()
+    minimize(loss_of(own), own, batches, method="l-bfgs", max_iterations=5, is_enough=is_enough)
+    assert seen == [2]

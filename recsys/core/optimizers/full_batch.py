@@ -54,6 +54,7 @@ def minimize(
     max_iterations: int,
     penalty: float = 0.0,
     max_seconds: float | None = None,
+    is_enough: Callable[[], bool] | None = None,
 ) -> Minimum:
     """Minimise the mean loss over all batches; the variables are left where it was least.
 
@@ -65,6 +66,7 @@ def minimize(
         max_iterations: Steps at most.
         penalty: Times half the squared distance from the start: holds what few examples say back.
         max_seconds: No further step is begun after so long; None for no limit.
+        is_enough: Asked after each step, the variables as it left them; ends it when true.
     """
     problem = _Problem(loss, variables, batches, penalty)
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
@@ -72,6 +74,10 @@ def minimize(
     def after_step(intermediate_result: optimize.OptimizeResult) -> None:
         if deadline is not None and time.monotonic() > deadline:
             raise StopIteration
+        if is_enough is not None:
+            problem.assign(intermediate_result.x)
+            if is_enough():
+                raise StopIteration
 
     found = optimize.minimize(
         problem,
