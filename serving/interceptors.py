@@ -19,7 +19,14 @@ from serving.call_facts import begin_facts, note_facts
 from serving.call_pool import refusable
 from serving.checks import MAX_REQUEST_ID_LENGTH
 from serving.metrics import Metrics
-from serving.status import DeadlineError, MalformedError, OverloadError, reason_of, status_of
+from serving.status import (
+    DeadlineError,
+    MalformedError,
+    NotReadyError,
+    OverloadError,
+    reason_of,
+    status_of,
+)
 from serving.tracing import CallSpan, Tracing, trace_headers, trace_id_of
 
 PACKAGE = "/recsys.v1."
@@ -73,6 +80,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         self._metrics, self._logger, self._log_key = metrics, logger, log_key
         self._access, self._tracing = access, tracing
         self._refused_wait_seconds = refused_wait_seconds
+        self._is_stopping = False
+
+    def stop_admitting(self) -> None:
+        """Tell all further calls that the server stops; those that are being answered go on."""
+        self._is_stopping = True
 
     def intercept_service(
         self,
@@ -109,6 +121,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         call = self._begin(path, context)
         status = None
         try:
+            if self._is_stopping:
+                raise NotReadyError("the server is stopping; call another")
             _check_deadline(context)
             caller = self._access.identify(context)
             note_facts(client=caller.name)

@@ -73,6 +73,7 @@ class ServerOptions:
         admin: Also register `AdminService`.
         metrics_port: Port of the Prometheus endpoint on loopback; None for none.
         grace_seconds: How long a stop waits for calls in flight.
+        drain_seconds: How long `serve` lets callers go elsewhere, before it stops.
         settings: Who may reach it, and what it tells of itself.
     """
 
@@ -83,6 +84,7 @@ class ServerOptions:
     admin: bool = False
     metrics_port: int | None = None
     grace_seconds: float = 10.0
+    drain_seconds: float = 1.0
     settings: ServerSettings = ServerSettings()
 
 
@@ -147,7 +149,7 @@ class RecsysServer:
             threads, settings.limits.max_batch_ms / 1000, note_size=self.metrics.count_batch
         )
         self._shadow = Shadow(self.bundles, self.metrics.shadow, lambda: pool.num_waiting > 0)
-        interceptor = CallInterceptor(
+        self._interceptor = CallInterceptor(
             self.metrics,
             logger,
             log_key_of(settings, log_key or secrets.token_bytes(32)),
@@ -157,7 +159,7 @@ class RecsysServer:
         )
         self._server = grpc.server(
             self._pool,  # type: ignore[arg-type]  # any Executor does: it only submits and shuts down
-            interceptors=[interceptor],
+            interceptors=[self._interceptor],
             options=_channel_options(options),
             maximum_concurrent_rpcs=MAX_WAITING_CALLS,
         )
@@ -190,6 +192,17 @@ class RecsysServer:
         self.bundles.activate_directory(bundle_directory)
         self._start_trials()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def drain(self, seconds: float) -> None:
+        """Let callers go elsewhere before a stop: gRPC cancels calls that reach it meanwhile.
+
+        For the first half of the time all calls are answered, as health says that this is to end;
+        then new ones are told UNAVAILABLE, which clients try elsewhere.
+        """
+        self._health.enter_graceful_shutdown()
+        time.sleep(seconds / 2)
+        self._interceptor.stop_admitting()
+        time.sleep(seconds / 2)
 
     def stop(self) -> float:
         """Refuse new calls, let those in flight end within the grace; return seconds taken."""
@@ -290,6 +303,7 @@ def serve(
         address = f"{options.host}:{server.port}"
         print(f"serving bundle {bundle_id[:12]} on {address}, ready in {seconds:.2f} s", flush=True)
         stopping.wait()
+        server.drain(options.drain_seconds)
     finally:
         seconds = server.stop()
         print(f"stopped in {seconds:.2f} s", flush=True)

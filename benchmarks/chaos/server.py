@@ -103,6 +103,7 @@ def main() -> None:
     server.make_ready(arguments.bundle)
     print(f"serving on 127.0.0.1:{server.port}, ready", flush=True)
     stopping.wait()
+    server.drain(ServerOptions.drain_seconds)
     server.stop()
 
 

@@ -278,6 +278,22 @@ def test_call_whose_deadline_passed_is_not_worked_on(log_events):
     assert statuses[0].code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+def test_draining_server_answers_first_and_then_sends_callers_elsewhere(
+    start_server, open_stub, open_channel, refusal
+):
+    server = start_server()
+    stub = open_stub(server)
+    check = health_pb2_grpc.HealthStub(open_channel(server)).Check
+    draining = threading.Thread(target=server.drain, args=[2.0])
+    draining.start()
+    while check(health_pb2.HealthCheckRequest(), timeout=10).status == SERVING:
+        time.sleep(0.005)
+    assert stub.RecommendItems(pb.RecommendItemsRequest(), timeout=10).items
+    draining.join()
+    code, details = refusal(stub.RecommendItems, pb.RecommendItemsRequest())
+    assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY")
+
+
 def test_log_lines_are_json_with_the_traceback():
     stream = io.StringIO()
     logger = new_logger(stream)
