@@ -3,7 +3,9 @@
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -45,7 +47,7 @@ class Guard:
     ) -> None:
         self._num_threads, self._name = num_threads, name
         self._usual_seconds, self._clock = usual_seconds, clock
-        self._waiting: SimpleQueue[_Work] = SimpleQueue()
+        self._waiting: SimpleQueue[_Work | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._begun: dict[_Work, float] = {}
         self._num_started = 0
@@ -71,7 +73,9 @@ class Guard:
             if self._num_started < len(self._begun):
                 self._num_started += 1
                 # Of the server's exit a thread that hangs must not keep it.
-                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+                work_on = partial(_serve, self._waiting, weakref.ref(self))
+                threading.Thread(target=work_on, name=self._name, daemon=True).start()
+                weakref.finalize(self, self._waiting.put, None)
         self._waiting.put(begun)
         try:
             return begun.result(min(seconds, patience))
@@ -100,13 +104,10 @@ class Guard:
         if num_hanging:
             self._next_probe = now + PROBE_SECONDS
 
-    def _serve(self) -> None:
-        while True:
-            work = self._waiting.get()
-            work.do()
-            with self._lock:
-                self._note(self._begun.pop(work))
-            work.tell()
+    def end(self, work: "_Work") -> None:
+        """Note work that came back."""
+        with self._lock:
+            self._note(self._begun.pop(work))
 
     def _note(self, begun: float) -> None:
         """Learn from work that came back; what was begun before it may hang for ever."""
@@ -117,6 +118,16 @@ class Guard:
         else:  # a few that hung are not usual; where all take so long, it grows by and by
             seconds = 2 * usual
         self._usual_seconds = usual + WEIGHT * (seconds - usual)
+
+
+def _serve(waiting: "SimpleQueue[_Work | None]", guard_of: "weakref.ref[Guard]") -> None:
+    """Do what waits, until nobody has the guard any more: a thread that held it would keep it."""
+    while (work := waiting.get()) is not None:
+        work.do()
+        if (guard := guard_of()) is not None:
+            guard.end(work)
+        work.tell()
+        del work, guard
 
 
 class _Work(Generic[Result]):

@@ -210,3 +210,16 @@ def test_what_hung_long_is_not_usual(hangs):
     assert hangs.done.acquire(timeout=5)
     _wait_until_free(hangs.guard)
     assert hangs.guard._patience_seconds() < 2 * MIN_PATIENCE_SECONDS
+
+
+def test_threads_end_with_their_guard():
+    guard, meeting = Guard(4, "ends"), threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(guard.run, lambda: meeting.wait(5), 5.0) for _ in range(2)]:
+            future.result()
+    threads = [thread for thread in threading.enumerate() if thread.name == "ends"]
+    assert len(threads) == 2
+    del guard
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
