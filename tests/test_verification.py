@@ -56,7 +56,7 @@ def parsed(monkeypatch):
 
     for owner, name in (
         (np, "load"),
-        (pq, "read_table"),
+        (pq, "ParquetFile"),
         (onnxruntime, "InferenceSession"),
         (faiss, "read_index"),
         (RecsysSettings, "model_validate_json"),
