@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 USUAL_TIMES, MIN_PATIENCE_SECONDS = 10.0, 0.2
 """Work that takes so many times what is usual, and so long, hangs."""
+PATIENT_SHARE = 0.25
+"""Of a caller's time, which is waited for in any case: who has much of it bears a slow moment."""
 WEIGHT = 0.05
 """Of the newest work in the usual seconds: about the last 20 count."""
 PROBE_SECONDS = 1.0
@@ -58,7 +60,7 @@ class Guard:
 
         Args:
             work: Goes on after the caller has stopped waiting; nobody then sees what comes of it.
-            seconds: How long to wait, at most; less where less is usual.
+            seconds: How long to wait, at most; down to a quarter of it where less is usual.
 
         Raises:
             BusyError: Work before this one hangs.
@@ -78,7 +80,7 @@ class Guard:
                 weakref.finalize(self, self._waiting.put, None)
         self._waiting.put(begun)
         try:
-            return begun.result(min(seconds, patience))
+            return begun.result(min(seconds, max(patience, PATIENT_SHARE * seconds)))
         except TimeoutError:
             with self._lock:
                 self._next_probe = self._clock() + PROBE_SECONDS
