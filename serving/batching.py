@@ -2,7 +2,7 @@
 
 No call waits for others to come. With a place free it is ranked at once, by its own thread. Those
 that come while all places are taken wait, and the first of them ranks all together when a place
-gets free. So a lone caller pays nothing, and under load a ranking costs a third.
+gets free. So a lone caller pays nothing, and under load a ranking costs less (docs/decisions/0019).
 """
 
 import threading

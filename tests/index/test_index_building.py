@@ -1,3 +1,4 @@
+import contextlib
 import json
 import sys
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from pipelines import build_index as pipeline
 from recsys.errors import ArtefactError, ConfigError, IndexRecallError
 from recsys.index import approximate, base
-from recsys.index.approximate import build_approximate, level_norms
+from recsys.index.approximate import SERVED_QUERIES, build_approximate, level_norms
 from recsys.index.base import build_index, load_index
 from recsys.index.exact import ExactIndex
 from recsys.index.recall import Truth
@@ -242,6 +243,23 @@ def test_gpu_is_asked_for_no_more_than_it_can_and_else_left_out(asked_of_gpu):
             index.search(queries, k)[1], ExactIndex(vectors).search(queries, k)[1]
         )
     assert asked_of_gpu == [42, 2048]
+
+
+@pytest.mark.parametrize(
+    ("num_queries", "expected"), [(SERVED_QUERIES, 1), (SERVED_QUERIES + 1, None)]
+)
+def test_calls_answered_together_stay_in_their_thread(monkeypatch, num_queries, expected):
+    asked = []
+
+    def threads(number):
+        asked.append(number)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(approximate, "_threads", threads)
+    index = build_approximate(random_vectors(600), IndexSettings(kind="hnsw"))
+    asked.clear()
+    index.search(random_vectors(num_queries, seed=1), 10)
+    assert set(asked) == {expected}
 
 
 def test_index_whose_gpu_is_gone_goes_on_without(asked_of_gpu):

@@ -225,3 +225,11 @@ def test_fault_inside_is_internal_and_tells_no_secrets(stub, refusal, recommende
 def test_method_that_does_not_exist_is_unimplemented(channel, refusal):
     method = channel.unary_unary("/recsys.v1.RecommenderService/Nothing")
     assert refusal(method, b"")[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_call_without_a_message_is_told_so(server, open_channel):
+    method = open_channel(server).stream_unary("/recsys.v1.RecommenderService/RecommendItems")
+    with pytest.raises(grpc.RpcError) as caught:
+        method(iter([]), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected a message, got none" in caught.value.details()
