@@ -137,12 +137,18 @@ class Caller:
             begin()
         return record.finish()
 
-    def open(self, rate: float, seconds: float) -> Calls:
-        """Begin `rate` calls a second on average, independently of each other."""
+    def open(self, rate: float, seconds: float, *, timeout_seconds: float | None = None) -> Calls:
+        """Begin `rate` calls a second on average, independently of each other.
+
+        Args:
+            rate: Calls a second.
+            seconds: How long calls begin.
+            timeout_seconds: Deadline of these calls; None for that of all.
+        """
         record = _Record(self._check)
         for due in self._moments(rate, seconds):
             time.sleep(max(0.0, due - time.perf_counter()))
-            self._call("", due, record, lambda: None)
+            self._call("", due, record, lambda: None, timeout_seconds)
         return record.finish()
 
     def _moments(self, rate: float, seconds: float) -> Iterator[float]:
@@ -152,14 +158,19 @@ class Caller:
             yield due
 
     def _call(
-        self, request_id: str, due: float, record: "_Record", after: Callable[[], None]
+        self,
+        request_id: str,
+        due: float,
+        record: "_Record",
+        after: Callable[[], None],
+        timeout_seconds: float | None = None,
     ) -> None:
         user = self._user_ids[0] if request_id else self._rng.choice(self._user_ids)
         message = recommender_pb2.RecommendItemsRequest(
             user_id=user, request_id=request_id or str(uuid4()), page_size=self._page_size
         )
         record.begin()
-        call = self._stub.RecommendItems.future(message, timeout=self._timeout)
+        call = self._stub.RecommendItems.future(message, timeout=timeout_seconds or self._timeout)
 
         def done(answered: grpc.Future) -> None:
             record.end(user, due, answered, after)

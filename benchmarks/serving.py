@@ -10,11 +10,12 @@
 
 Each server in turn is a process on one core, the client another on another core. With each: calls
 one at a time; a closed loop of 1 to 64 calls in flight; an open loop at shares of the closed loop's
-best rate. "In time" is within 50 ms of the moment that a call was due, undegraded, at the offered
-rate that is best for the server. With a server that never is, best rates of the closed loop are
-compared, of both sides. Users are drawn from the state with replacement; each call has a request id
-of its own, but for the time of gRPC: there the first answer is kept, so that all is measured but
-the making of it.
+best rate, each call with a deadline of 50 ms. "In time" is within 50 ms of the moment that a call
+was due, undegraded, at the offered rate that is best for the server. With a server that never is,
+best rates of the closed loop are compared, of both sides. Overload is three times that best rate,
+each call with half a second: what share of the best rate is answered then. Users are drawn from the
+state with replacement; each call has a request id of its own, but for the time of gRPC: there the
+first answer is kept, so that all is measured but the making of it.
 """
 
 import argparse
@@ -39,6 +40,8 @@ WARM_UP_SECONDS, SECONDS = 3.0, 8.0
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64)
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 """Of the closed loop's best rate, offered in an open loop."""
+OVERLOAD, PATIENCE_SECONDS = 3.0, 0.5
+"""Times the best rate that is offered, to see what is left of it; deadline of those calls."""
 PROTOCOL = (
     "client and server are two processes, a core each; a page of the bundle's default size; "
     "in time: within 50 ms, at the best offered rate"
@@ -162,14 +165,16 @@ def _loaded(caller: Caller, arguments: argparse.Namespace) -> dict[str, Any]:
     best = max(row["per_second"] for row in closed)
     opened = []
     for share in SHARES:
-        calls = caller.open(share * best, arguments.seconds)
+        calls = caller.open(share * best, arguments.seconds, timeout_seconds=LIMIT_MS / 1000)
         opened.append({"offered_per_second": share * best, **_row(calls)})
     in_time = max(row["in_time_per_second"] for row in opened)
+    flooded = caller.open(OVERLOAD * best, arguments.seconds, timeout_seconds=PATIENCE_SECONDS)
     return {
         "answers_per_second": best,
         "in_time_per_second": in_time,
         "closed_loop": closed,
         "open_loop": opened,
+        "overload": {"share": flooded.per_second / best, **_row(flooded)},
     }
 
 
@@ -206,7 +211,11 @@ def _processor(server: Server, caller: Caller, seconds: float) -> dict[str, Any]
 
 def _figures(case: str, measured: dict[str, dict[str, Any]]) -> dict[str, float]:
     ours = measured["ours"]
-    figures = {f"{case}/p50_ms": ours["p50_ms"], f"{case}/p99_ms": ours["p99_ms"]}
+    figures = {
+        f"{case}/p50_ms": ours["p50_ms"],
+        f"{case}/p99_ms": ours["p99_ms"],
+        f"{case}/overload_goodput_share": ours["overload"]["share"],
+    }
     for name, peer in measured.items():
         if name != "ours":
             rate = "in_time_per_second" if peer["in_time_per_second"] else "answers_per_second"

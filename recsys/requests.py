@@ -1,6 +1,7 @@
 """The questions that a recommender answers, and its answers, in external ids."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from recsys.state import UserState
 
@@ -101,9 +102,8 @@ class Explanation:
     boost: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class RankedItem:
-    """One answer.
+class RankedItem(NamedTuple):
+    """One answer: a tuple, since hundreds are made for each request.
 
     Args:
         item_id: External id.

@@ -48,6 +48,8 @@ class Access:
             asks nobody for a token.
         limiter: How often each may; None does not count.
         clock: Returns microseconds since the epoch.
+        has_certificates: Whether callers show certificates. To ask gRPC for one costs a tenth of
+            a call.
     """
 
     def __init__(
@@ -55,17 +57,20 @@ class Access:
         find_token: FindToken | None,
         limiter: RateLimiter | None,
         clock: Callable[[], int],
+        *,
+        has_certificates: bool,
     ) -> None:
         self._find_token, self._limiter, self._clock = find_token, limiter, clock
+        self._has_certificates = has_certificates
 
     def identify(self, context: grpc.ServicerContext) -> Caller:
         """Return who makes a call."""
         if self._find_token is None:
-            return Caller(*_peer(context))
+            return Caller(*self._peer(context))
         try:
             token = self._read_token(self._find_token, context)
         except RecsysError as refusal:
-            return Caller(*_peer(context), refusal=refusal)
+            return Caller(*self._peer(context), refusal=refusal)
         return Caller("token", token.name, token)
 
     def admit(self, caller: Caller, method: str = "") -> None:
@@ -111,20 +116,19 @@ class Access:
             )
         return token
 
+    def _peer(self, context: grpc.ServicerContext) -> tuple[str, str]:
+        """Return how a caller without a token is known, and as whom."""
+        identities = context.peer_identities() if self._has_certificates else None
+        if identities:
+            return "certificate", next(iter(identities)).decode("utf-8", "replace")
+        return "address", network_of(context.peer())
+
     def _take(self, caller: Caller) -> None:
         if self._limiter is None:
             return
         seconds = self._limiter.take(f"{caller.kind} {caller.name}")
         if seconds > 0:
             raise RateLimitError(f"too many calls by {caller.name}; slow down", seconds)
-
-
-def _peer(context: grpc.ServicerContext) -> tuple[str, str]:
-    """Return how a caller without a token is known, and as whom."""
-    identities = context.peer_identities()
-    if identities:
-        return "certificate", next(iter(identities)).decode("utf-8", "replace")
-    return "address", network_of(context.peer())
 
 
 def _date(microseconds: int) -> datetime:

@@ -211,7 +211,7 @@ def without_explanations(answer: Recommendation, num_items: int, *, kept: bool) 
     """Return an answer as its caller asked for it, if it was asked for more for the log."""
     items = answer.items[:num_items]
     if not kept and any(item.explanation is not None for item in items):
-        items = tuple(replace(item, explanation=None) for item in items)
+        items = tuple(item._replace(explanation=None) for item in items)
     return replace(answer, items=items)
 
 

@@ -17,8 +17,8 @@ from serving.status import DeadlineError
 
 MAX_BATCH = 16
 AMPLE_TIMES = 2.0
-"""A caller who has less time than so many batches take is answered alone: of a batch the stages
-that do not fit the shortest time are left out for all."""
+"""Who has less time than so many times what a batch takes is answered in a smaller one: of a batch
+the stages that do not fit the shortest time are left out for all."""
 WEIGHT = 0.1
 """Of the newest batch in the usual seconds."""
 
@@ -152,26 +152,22 @@ class Batching:
 
     def _take(self) -> list[_Waiting]:
         """Take the first who waits, and those who can be answered with it."""
-        limit = self._limit()
         first = self._queue.popleft()
-        batch = [first]
-        if self._may_share(first, limit):
-            others = [
-                each
-                for each in self._queue
-                if each.recommender is first.recommender and self._may_share(each, limit)
-            ]
-            batch += others[: limit - 1]
+        batch, limit = [first], self._limit(first)
+        for each in tuple(self._queue):
+            if len(batch) >= limit:
+                break
+            if each.recommender is first.recommender and self._limit(each) > len(batch):
+                batch.append(each)
+                limit = min(limit, self._limit(each))
         for each in batch[1:]:
             self._queue.remove(each)
         return batch
 
-    def _limit(self) -> int:
-        if self._usual_seconds <= 0:
-            return 1
-        return max(1, min(MAX_BATCH, int(self._max_batch_seconds / self._usual_seconds)))
-
-    def _may_share(self, waiting: _Waiting, limit: int) -> bool:
+    def _limit(self, waiting: _Waiting) -> int:
+        """Return how many may be answered together with a request, itself among them."""
         # What is explained costs all of a batch its explanation.
-        ample = AMPLE_TIMES * limit * self._usual_seconds
-        return not waiting.request.explained and waiting.time_remaining() >= ample
+        if self._usual_seconds <= 0 or waiting.request.explained:
+            return 1
+        seconds = min(self._max_batch_seconds, waiting.time_remaining() / AMPLE_TIMES)
+        return max(1, min(MAX_BATCH, int(seconds / self._usual_seconds)))

@@ -1,9 +1,9 @@
 """The threads that answer calls, and which calls they get: those that can be answered in time.
 
-A call waits for about (calls before it) x (seconds from one answer to the next, while there is
-work). One that would wait longer than its deadline allows, or than `max_wait_seconds`, is refused
-at once, by the thread that brought it: so who is refused learns it within milliseconds, and the
-work done is for answers that somebody still waits for.
+A call waits for about (calls before it, those that are worked on for half) x (seconds from one
+answer to the next, while there is work). One that would wait longer than its deadline allows, or
+than `max_wait_seconds`, is refused at once, by the thread that brought it: so who is refused learns
+it within milliseconds, and the work done is for answers that somebody still waits for.
 """
 
 import threading
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 CALL_THREADS = 48
 """Calls begun and not yet answered. Most wait to be ranked together (`serving.batching`)."""
-WAIT_SHARE = 0.5
+WAIT_SHARE = 0.65
 """Of the time that a caller has, at most, for the wait that is foreseen: it may take longer."""
 WEIGHT = 0.05
 """Of the newest call in the usual spacing: about the last 20 count."""
@@ -80,7 +80,9 @@ class CallPool(Executor):
         self._workers.shutdown(wait, cancel_futures=cancel_futures)
 
     def _wait_seconds(self) -> float:
-        return self._num_calls * self._spacing_seconds if self._num_calls >= self._places else 0.0
+        if self._num_calls < self._places:
+            return 0.0
+        return (self._num_calls - self._places / 2) * self._spacing_seconds
 
     def _patience_seconds(self, arguments: Iterable[Any]) -> float:
         """Return how long a call may wait and still be answered in time, though not foreseen well.

@@ -6,6 +6,8 @@ import hmac
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
+from math import ceil
 from typing import Any
 from uuid import uuid4
 
@@ -33,6 +35,10 @@ PACKAGE = "/recsys.v1."
 ADMIN = "recsys.v1.AdminService/"
 REFLECTION = "/grpc.reflection."
 USER_HASH_BYTES = 8
+RETRY_STEP_SECONDS = 0.01
+"""To which the wait told to who is refused is rounded up: so there are few such statuses."""
+MAX_REFUSALS = 1024
+OVERLOADED = reason_of(OverloadError(0.0))
 CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -81,6 +87,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         self._access, self._tracing = access, tracing
         self._refused_wait_seconds = refused_wait_seconds
         self._is_stopping = False
+        self._wrapped: dict[str, grpc.RpcMethodHandler] = {}
 
     def stop_admitting(self) -> None:
         """Tell all further calls that the server stops; those that are being answered go on."""
@@ -91,7 +98,10 @@ class CallInterceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Any],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Return the handler of a call, wrapped."""
+        """Return the handler of a call, wrapped: once for all calls of a method."""
+        wrapped = self._wrapped.get(handler_call_details.method)
+        if wrapped is not None:
+            return wrapped
         handler = continuation(handler_call_details)
         method = handler_call_details.method
         if handler is not None and method.startswith(REFLECTION):
@@ -105,12 +115,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         # A stream of the one message, which is the same on the wire: who is refused need not have
         # been read. Parsing is done here too, so that bytes which are no message get a status of
         # their own.
-        return grpc.stream_unary_rpc_method_handler(
+        self._wrapped[method] = grpc.stream_unary_rpc_method_handler(
             # The operator mends an overload, and is let through.
             answer if method.startswith(f"/{ADMIN}") else refusable(answer),
             request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
+        return self._wrapped[method]
 
     def _answer(
         self, handler: Any, path: str, requests: Iterator[bytes], context: grpc.ServicerContext
@@ -141,11 +152,9 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _refuse(self, path: str, wait_seconds: float, context: grpc.ServicerContext) -> Message:
         """Refuse a call for want of time: counted, but without a line or a span, to cost little."""
-        method = path.rpartition("/")[2]
-        error = OverloadError(wait_seconds)
-        status = status_of(error, str(uuid4()))
-        self._metrics.count_refused(method, code_name(status.code), reason_of(error))
-        return context.abort_with_status(rpc_status.to_status(status))
+        refusal = _refusal(ceil(wait_seconds / RETRY_STEP_SECONDS))
+        self._metrics.count_refused(path.rpartition("/")[2], refusal.code.name, OVERLOADED)
+        return context.abort_with_status(refusal)
 
     def _begin(self, path: str, context: grpc.ServicerContext) -> _Call:
         headers = trace_headers(context.invocation_metadata() or ())
@@ -200,6 +209,12 @@ class CallInterceptor(grpc.ServerInterceptor):
 def code_name(number: int) -> str:
     """Return the name of a status code."""
     return CODE_NAMES[number]
+
+
+@lru_cache(maxsize=MAX_REFUSALS)
+def _refusal(steps: int) -> grpc.Status:
+    """Return the status of a call refused for want of time; no more is known than the wait."""
+    return rpc_status.to_status(status_of(OverloadError(steps * RETRY_STEP_SECONDS), ""))
 
 
 def _parse(deserializer: Callable[[bytes], Message], requests: Iterator[bytes]) -> Message:

@@ -67,7 +67,12 @@ def new_access(settings: ServerSettings, clock: Callable[[], int], logger: Any) 
     if limits.calls_per_second is not None:
         limiter = RateLimiter(limits.calls_per_second, limits.burst, clock=time.monotonic)
     path = settings.tokens_file
-    return Access(TokensOnFile(path, report).find if path else None, limiter, clock)
+    return Access(
+        TokensOnFile(path, report).find if path else None,
+        limiter,
+        clock,
+        has_certificates=bool(settings.tls and settings.tls.client_authority_file),
+    )
 
 
 def new_load(settings: ServerSettings) -> Load:

@@ -116,7 +116,7 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
 
     Args:
         error: An error on purpose is told to the caller; of any other only that there was one.
-        request_id: Of the caller, or the server's own.
+        request_id: Of the caller, or the server's own; empty for none.
     """
     code, reason = _classify(error)
     is_told = isinstance(error, RecsysError) and code is not grpc.StatusCode.INTERNAL
@@ -146,7 +146,9 @@ def _details(
     error: Exception, code: grpc.StatusCode, reason: str, request_id: str
 ) -> list[Message]:
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
-    details: list[Message] = [info, error_details_pb2.RequestInfo(request_id=request_id)]
+    details: list[Message] = [info]
+    if request_id:
+        details.append(error_details_pb2.RequestInfo(request_id=request_id))
     if isinstance(error, RequestError):
         info.metadata["field"] = error.field
         violation = error_details_pb2.BadRequest.FieldViolation(

@@ -23,7 +23,7 @@ import numpy as np
 from recsys.bundle import Bundle
 from recsys.recommender import Recommender
 from serving.lmdb_store import LmdbStore
-from serving.server import RecsysServer, ServerOptions
+from serving.server import RecsysServer, ServerOptions, collect_seldom
 
 SLOW_SECONDS = 0.01
 LOOK_SECONDS = 0.02
@@ -90,6 +90,7 @@ def _spoilt(result: Any) -> Any:
 def main() -> None:
     """Serve until SIGTERM."""
     arguments = _parse_arguments()
+    collect_seldom()
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     faults = Faults(arguments.faults)

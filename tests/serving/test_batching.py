@@ -140,15 +140,31 @@ def test_callers_of_another_bundle_are_ranked_apart(make_crowd):
     assert other.batches == [["of other"]]
 
 
-def test_explained_and_hurried_callers_are_ranked_alone(make_crowd):
-    crowd = make_crowd(max_batch_seconds=0.016, usual_seconds=0.001)
+def test_explained_is_ranked_alone(make_crowd):
+    crowd = make_crowd()
     crowd.call("first")
     crowd.call("a")
     crowd.call("explained", explained=True)
-    crowd.call("hurried", 0.02)
-    crowd.call("b", 0.033)
-    assert crowd.results() == [["first"], ["a", "b"], ["explained"], ["hurried"]]
-    assert crowd.recommender.times[1] == 0.033
+    crowd.call("b")
+    assert crowd.results() == [["first"], ["a", "b"], ["explained"]]
+
+
+@pytest.mark.parametrize("waiting", [["hurried", "a", "b", "c"], ["a", "hurried", "b", "c"]])
+def test_batch_of_a_hurried_caller_takes_half_of_the_time_there_is(make_crowd, waiting):
+    crowd = make_crowd(usual_seconds=0.001)
+    crowd.call("first")  # after it 0.9 ms are usual: the clock stands still
+    for user in waiting:
+        crowd.call(user, 0.0055 if user == "hurried" else 9.0)
+    assert crowd.results() == [["first"], waiting[:3], waiting[3:]]
+    assert crowd.recommender.times[1] == 0.0055
+
+
+def test_hurried_caller_does_not_break_up_a_larger_batch(make_crowd):
+    crowd = make_crowd(usual_seconds=0.001)
+    crowd.call("first")
+    for user in ("a", "b", "hurried", "c"):
+        crowd.call(user, 0.004 if user == "hurried" else 9.0)  # room for two
+    assert crowd.results() == [["first"], ["a", "b", "c"], ["hurried"]]
 
 
 def test_failure_of_one_is_its_own(make_crowd):

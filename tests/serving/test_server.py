@@ -270,12 +270,33 @@ def test_call_whose_deadline_passed_is_not_worked_on(log_events):
         peer_identities=lambda: None,
         peer=lambda: "ipv4:127.0.0.1:1",
     )
-    everybody = Access(None, None, clock=lambda: 0)
+    everybody = Access(None, None, lambda: 0, has_certificates=True)
     interceptor = CallInterceptor(Metrics(), log_events, b"key", everybody)
     details = SimpleNamespace(method="/recsys.v1.RecommenderService/GetBundle")
     interceptor.intercept_service(lambda _: handler, details).stream_unary(iter([b""]), context)
     assert worked == []
     assert statuses[0].code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_gRPC_is_asked_for_certificates_only_where_there_are_any():
+    callers = [Access(None, None, lambda: 0, has_certificates=known) for known in (True, False)]
+    context = SimpleNamespace(peer_identities=lambda: [b"site"], peer=lambda: "ipv4:10.0.0.1:80")
+    found = [(caller.kind, caller.name) for caller in (each.identify(context) for each in callers)]
+    assert found == [("certificate", "site"), ("address", "10.0.0.1")]
+
+
+def test_calls_of_a_method_share_one_handler_and_reflection_and_health_have_their_own(log_events):
+    everybody = Access(None, None, lambda: 0, has_certificates=False)
+    interceptor = CallInterceptor(Metrics(), log_events, b"key", everybody)
+    handler = grpc.unary_unary_rpc_method_handler(lambda message, context: message)
+
+    def wrapped(method, found=handler):
+        return interceptor.intercept_service(lambda _: found, SimpleNamespace(method=method))
+
+    recommend, similar = (f"/recsys.v1.RecommenderService/{name}Items" for name in ("R", "S"))
+    assert wrapped(recommend, None) is None
+    assert wrapped(recommend) is wrapped(recommend) is not wrapped(similar)
+    assert wrapped("/grpc.health.v1.Health/Check") is handler
 
 
 def test_draining_server_answers_first_and_then_sends_callers_elsewhere(
