@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recsys.data.arrow_integers import filled
 from recsys.data.catalogue import Catalogue
 from recsys.data.columns import categories
 from recsys.eligibility import Eligibility
@@ -102,5 +103,5 @@ def _has_value(rule: BoostSettings, catalogue: Catalogue) -> np.ndarray:
     wanted = [
         code for code, value in enumerate(encoded.dictionary.to_pylist()) if value in rule.values
     ]
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    codes = filled(encoded.indices, -1)
     return np.isin(codes, wanted)

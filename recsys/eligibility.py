@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys.data.arrow_integers import filled
 from recsys.data.catalogue import Catalogue
 from recsys.errors import RequestError
 from recsys.requests import ItemFilter
@@ -49,7 +50,7 @@ class Eligibility:
         self._language = _Coded(_column(table, "language", pa.string()))
         topics = _column(table, "topics", pa.list_(pa.string()))
         self._topic = _Coded(pc.list_flatten(topics))
-        lengths = pc.fill_null(pc.list_value_length(topics), 0).to_numpy()
+        lengths = filled(pc.list_value_length(topics), 0)
         self._topic_item = np.repeat(np.arange(num_items), lengths)
         self._duration_ms = _integers(table, "duration_ms", 0)
         self._upload_time = _integers(table, "upload_time", UNKNOWN)
@@ -135,7 +136,7 @@ class _Coded:
     def __init__(self, column: pa.Array) -> None:
         encoded = pc.dictionary_encode(column)
         self.code_of = {value: code for code, value in enumerate(encoded.dictionary.to_pylist())}
-        self.codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        self.codes = filled(encoded.indices, -1)
 
     def matches(self, positions: np.ndarray | slice, wanted: Iterable[str]) -> np.ndarray:
         codes = [self.code_of[value] for value in wanted if value in self.code_of]
@@ -156,5 +157,4 @@ def _column(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
 
 
 def _integers(table: pa.Table, name: str, missing: int) -> np.ndarray:
-    column = _column(table, name, pa.int64())
-    return pc.fill_null(column, missing).to_numpy(zero_copy_only=False)
+    return filled(_column(table, name, pa.int64()), missing)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.artefacts import load_arrays, save_arrays
+from recsys.data.arrow_integers import filled
 from recsys.errors import ArtefactError
 
 UNKNOWN_ROW = -1
@@ -117,7 +118,7 @@ class Vocabulary:
             ids = ids.combine_chunks()
         encoded = ids if pa.types.is_dictionary(ids.type) else pc.dictionary_encode(ids)
         by_value = self.rows(pc.cast(encoded.dictionary, pa.string()).to_pylist())
-        positions = encoded.indices.fill_null(len(by_value)).to_numpy(zero_copy_only=False)
+        positions = filled(encoded.indices, len(by_value))
         return np.append(by_value, np.int32(UNKNOWN_ROW))[positions]
 
     def _search(self, wanted: np.ndarray) -> np.ndarray:

@@ -70,3 +70,16 @@ def test_server_process_imports_no_trainer():
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert not TRAINERS & set(reply.stdout.split())
+
+
+def test_loading_a_bundle_imports_no_pandas(tiny_run):
+    """Half a second of a server's start: some functions of Arrow import it without need."""
+    script = (
+        "import sys, pathlib; from serving.reload import load_recommender;"
+        f"load_recommender(pathlib.Path({str(tiny_run / 'bundle')!r}));"
+        "print('pandas' in sys.modules)"
+    )
+    reply = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert reply.stdout.strip() == "False"
