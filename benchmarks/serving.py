@@ -168,13 +168,26 @@ def _loaded(caller: Caller, arguments: argparse.Namespace) -> dict[str, Any]:
         calls = caller.open(share * best, arguments.seconds, timeout_seconds=LIMIT_MS / 1000)
         opened.append({"offered_per_second": share * best, **_row(calls)})
     in_time = max(row["in_time_per_second"] for row in opened)
-    flooded = caller.open(OVERLOAD * best, arguments.seconds, timeout_seconds=PATIENCE_SECONDS)
     return {
         "answers_per_second": best,
         "in_time_per_second": in_time,
         "closed_loop": closed,
         "open_loop": opened,
-        "overload": {"share": flooded.per_second / best, **_row(flooded)},
+        "overload": _flooded(caller, closed, arguments.seconds),
+    }
+
+
+def _flooded(caller: Caller, closed: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Measure overload, between two measurements of the best rate: a machine's speed changes."""
+    in_flight = max(closed, key=lambda row: row["per_second"])["in_flight"]
+    before = caller.closed(in_flight, seconds=seconds / 2).per_second
+    flooded = caller.open(OVERLOAD * before, seconds, timeout_seconds=PATIENCE_SECONDS)
+    after = caller.closed(in_flight, seconds=seconds / 2).per_second
+    return {
+        "in_flight_at_best": in_flight,
+        "best_before_after": [before, after],
+        "share": flooded.per_second / ((before + after) / 2),
+        **_row(flooded),
     }
 
 

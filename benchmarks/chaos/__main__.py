@@ -32,7 +32,7 @@ TRIALS: dict[str, tuple[Callable[[World, int], dict[str, Any]], int, int]] = {
     "corruptions": (bundle_trials.corruptions, 200, 50),
     "publishers": (bundle_trials.publisher_kills, 500, 50),
     "terminations": (server_trials.terminations, 100, 10),
-    "overload": (server_trials.overload, 20, 8),
+    "overload": (server_trials.overload, 40, 8),
     "stages": (server_trials.stage_faults, 30_000, 5_000),
     "soak": (server_trials.soak, 1_000_000, 30_000),
 }
