@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 CALL_THREADS = 48
 """Calls begun and not yet answered. Most wait to be ranked together (`serving.batching`)."""
-WAIT_SHARE = 0.65
+WAIT_SHARE = 0.5
 """Of the time that a caller has, at most, for the wait that is foreseen: it may take longer."""
 WEIGHT = 0.05
 """Of the newest call in the usual spacing: about the last 20 count."""
