@@ -15,7 +15,8 @@ was due, undegraded, at the offered rate that is best for the server. With a ser
 best rates of the closed loop are compared, of both sides. Overload is three times that best rate,
 each call with half a second: what share of the best rate is answered then. Users are drawn from the
 state with replacement; each call has a request id of its own, but for the time of gRPC: there the
-first answer is kept, so that all is measured but the making of it.
+first answer is kept, so that all is measured but the making of it. After each server the same is
+measured of one that has a single answer for everybody (`peers/bare_server.py`).
 """
 
 import argparse
@@ -38,6 +39,7 @@ from serving.lmdb_store import LmdbStore
 LIMIT_MS = 50.0
 WARM_UP_SECONDS, SECONDS = 3.0, 8.0
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64)
+KEPT_IN_FLIGHT = 4
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 """Of the closed loop's best rate, offered in an open loop."""
 OVERLOAD, PATIENCE_SECONDS = 3.0, 0.5
@@ -128,12 +130,12 @@ def _measure(
     user_ids: list[str],
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Start a server, measure it, stop it."""
+    """Start a server, measure it, stop it; right after it, what gRPC alone takes."""
     with Server(command, store, logs / f"{name}.log", core) as server:
         caller = Caller(server.address, user_ids, arguments.seed)
         try:
             caller.closed(1, seconds=arguments.warm_up_seconds)
-            return {
+            figures = {
                 "ready_seconds": server.ready_seconds,
                 **_alone(caller, arguments.seconds),
                 **_loaded(caller, arguments),
@@ -142,6 +144,12 @@ def _measure(
             }
         finally:
             caller.close()
+    with Server(["-m", "benchmarks.peers.bare_server"], store, logs / "bare.log", core) as server:
+        caller = Caller(server.address, user_ids, arguments.seed)
+        caller.closed(KEPT_IN_FLIGHT, seconds=arguments.seconds / 4)
+        bare_ms = _kept_cpu_ms(server, caller, arguments.seconds)
+        caller.close()
+    return figures | {"bare_grpc_cpu_ms": bare_ms}
 
 
 def _alone(caller: Caller, seconds: float) -> dict[str, Any]:
@@ -208,18 +216,22 @@ def _processor(server: Server, caller: Caller, seconds: float) -> dict[str, Any]
     cpu_ms = 1000 * (server.cpu_seconds() - before) / len(calls)
     ranked_after, stages_after = server.stage_seconds()
     caller.closed(1, number=1, request_id="kept")
-    before = server.cpu_seconds()
-    kept = caller.closed(4, seconds=seconds / 2, request_id="kept")
-    grpc_ms = 1000 * (server.cpu_seconds() - before) / len(kept)
     number = max(ranked_after - ranked, 1)
     return {
         "cpu_ms": cpu_ms,
-        "grpc_cpu_ms": grpc_ms,
+        "grpc_cpu_ms": _kept_cpu_ms(server, caller, seconds),
         "stage_ms": {
             stage: 1000 * (total - stages.get(stage, 0.0)) / number
             for stage, total in stages_after.items()
         },
     }
+
+
+def _kept_cpu_ms(server: Server, caller: Caller, seconds: float) -> float:
+    """Measure the processor time of a call to which the answer is there already."""
+    before = server.cpu_seconds()
+    kept = caller.closed(KEPT_IN_FLIGHT, seconds=seconds / 2, request_id="kept")
+    return 1000 * (server.cpu_seconds() - before) / len(kept)
 
 
 def _figures(case: str, measured: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -233,7 +245,8 @@ def _figures(case: str, measured: dict[str, dict[str, Any]]) -> dict[str, float]
         if name != "ours":
             rate = "in_time_per_second" if peer["in_time_per_second"] else "answers_per_second"
             figures[f"{case}/{name}_ratio"] = ours[rate] / max(peer[rate], 1e-9)
-    return figures | {"ready_seconds": ours["ready_seconds"], "grpc_cpu_ms": ours["grpc_cpu_ms"]}
+    names = ("ready_seconds", "grpc_cpu_ms", "bare_grpc_cpu_ms")
+    return figures | {name: ours[name] for name in names}
 
 
 def _parse_arguments() -> argparse.Namespace:
