@@ -8,9 +8,7 @@ import gc
 import json
 import os
 import secrets
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +40,7 @@ from serving.servicer import RecommenderServicer
 from serving.settings import ServerSettings, StoreSettings
 from serving.shadow import Shadow
 from serving.status import PreconditionError
+from serving.stop_signal import StopSignal
 from serving.store import StateStore
 from serving.tracing import Tracing, new_tracing
 from serving.trials import user_split
@@ -293,9 +292,7 @@ def serve(
     """
     started = time.perf_counter()
     collect_seldom()
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = StopSignal()
     logger = new_logger(sys.stderr)
     store, log_key = open_store(state_place, logger)
     server = RecsysServer(store, options, load=load, logger=logger, log_key=log_key)

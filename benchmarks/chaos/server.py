@@ -9,8 +9,6 @@ FILE says which stages are broken now, and how: a JSON object such as {"ranker":
 
 import argparse
 import json
-import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +22,7 @@ from recsys.bundle import Bundle
 from recsys.recommender import Recommender
 from serving.lmdb_store import LmdbStore
 from serving.server import RecsysServer, ServerOptions, collect_seldom
+from serving.stop_signal import StopSignal
 
 SLOW_SECONDS = 0.01
 LOOK_SECONDS = 0.02
@@ -91,8 +90,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     arguments = _parse_arguments()
     collect_seldom()
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    stopping = StopSignal()
     faults = Faults(arguments.faults)
     server = RecsysServer(
         Breakable(LmdbStore(arguments.store), "get", "store", faults),  # type: ignore[arg-type]

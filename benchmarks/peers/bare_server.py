@@ -4,13 +4,12 @@ python -m benchmarks.peers.bare_server --port 0
 """
 
 import argparse
-import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 
+from serving.stop_signal import StopSignal
 from serving.v1 import recommender_pb2, recommender_pb2_grpc
 
 NUM_ITEMS = 20
@@ -43,8 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     arguments, _ = parser.parse_known_args()
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    stopping = StopSignal()
     server = grpc.server(ThreadPoolExecutor(THREADS))
     recommender_pb2_grpc.add_RecommenderServiceServicer_to_server(_Bare(), server)
     port = server.add_insecure_port(f"127.0.0.1:{arguments.port}")

@@ -83,3 +83,21 @@ def test_loading_a_bundle_imports_no_pandas(tiny_run):
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert reply.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("given_to", ["main_thread", "current_thread"])
+def test_stop_signal_wakes_the_server_whichever_thread_gets_it(given_to):
+    script = (
+        "import signal, threading, time; from serving.stop_signal import StopSignal\n"
+        "stop = StopSignal()\n"
+        "def send():\n"
+        "    time.sleep(0.2)\n"
+        f"    signal.pthread_kill(threading.{given_to}().ident, signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "threading.Thread(target=send, daemon=True).start()\n"
+        "stop.wait()\n"
+        "print('stopped')"
+    )
+    command = [sys.executable, "-c", script]
+    reply = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert (reply.returncode, reply.stdout) == (0, "stopped\n")
