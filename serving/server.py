@@ -54,8 +54,6 @@ HANDSHAKE_TIMEOUT_MS = 10_000
 MOST_THREADS = 8
 RECOMMENDER_SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["RecommenderService"].full_name
 ADMIN_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
-COLLECTION_THRESHOLDS = 50_000, 20, 100
-"""Objects made, and searches of each generation, before Python looks for cycles."""
 FOLLOW_SECONDS = 1.0
 """How often counters catch up with what other servers recorded in the same store."""
 
@@ -291,7 +289,7 @@ def serve(
         StateError: The store cannot be opened.
     """
     started = time.perf_counter()
-    collect_seldom()
+    exempt_from_collection()
     stopping = StopSignal()
     logger = new_logger(sys.stderr)
     store, log_key = open_store(state_place, logger)
@@ -310,15 +308,14 @@ def serve(
         print(f"stopped in {seconds:.2f} s", flush=True)
 
 
-def collect_seldom() -> None:
-    """Have Python look for cycles seldom, and never among what is there now: for a server.
+def exempt_from_collection() -> None:
+    """Have Python's searches for cycles pass over what is there now: for a server's process.
 
-    By default an answer of a hundred items sets off a search, and now and then one of all objects,
-    which stops every call for tens of milliseconds. What is made for a call has no cycles.
+    A full search stops every call for as long as it takes, tens of milliseconds if it looks through
+    all that was imported.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECTION_THRESHOLDS)
 
 
 def new_logger(stream: TextIO) -> Any:

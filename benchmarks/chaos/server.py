@@ -21,7 +21,7 @@ import numpy as np
 from recsys.bundle import Bundle
 from recsys.recommender import Recommender
 from serving.lmdb_store import LmdbStore
-from serving.server import RecsysServer, ServerOptions, collect_seldom
+from serving.server import RecsysServer, ServerOptions, exempt_from_collection
 from serving.stop_signal import StopSignal
 
 SLOW_SECONDS = 0.01
@@ -89,7 +89,7 @@ def _spoilt(result: Any) -> Any:
 def main() -> None:
     """Serve until SIGTERM."""
     arguments = _parse_arguments()
-    collect_seldom()
+    exempt_from_collection()
     stopping = StopSignal()
     faults = Faults(arguments.faults)
     server = RecsysServer(
