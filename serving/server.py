@@ -290,22 +290,24 @@ def serve(
     """
     started = time.perf_counter()
     exempt_from_collection()
-    stopping = StopSignal()
-    logger = new_logger(sys.stderr)
-    store, log_key = open_store(state_place, logger)
-    server = RecsysServer(store, options, load=load, logger=logger, log_key=log_key)
-    server.start()
-    try:
-        server.make_ready(bundle_directory)
-        bundle_id = server.bundles.current().bundle_id
-        seconds = time.perf_counter() - started
-        address = f"{options.host}:{server.port}"
-        print(f"serving bundle {bundle_id[:12]} on {address}, ready in {seconds:.2f} s", flush=True)
-        stopping.wait()
-        server.drain(options.drain_seconds)
-    finally:
-        seconds = server.stop()
-        print(f"stopped in {seconds:.2f} s", flush=True)
+    with StopSignal() as stopping:
+        logger = new_logger(sys.stderr)
+        store, log_key = open_store(state_place, logger)
+        server = RecsysServer(store, options, load=load, logger=logger, log_key=log_key)
+        server.start()
+        try:
+            server.make_ready(bundle_directory)
+            bundle_id = server.bundles.current().bundle_id
+            seconds = time.perf_counter() - started
+            place = f"{options.host}:{server.port}"
+            print(
+                f"serving bundle {bundle_id[:12]} on {place}, ready in {seconds:.2f} s", flush=True
+            )
+            stopping.wait()
+            server.drain(options.drain_seconds)
+        finally:
+            seconds = server.stop()
+            print(f"stopped in {seconds:.2f} s", flush=True)
 
 
 def exempt_from_collection() -> None:

@@ -90,20 +90,20 @@ def main() -> None:
     """Serve until SIGTERM."""
     arguments = _parse_arguments()
     exempt_from_collection()
-    stopping = StopSignal()
-    faults = Faults(arguments.faults)
-    server = RecsysServer(
-        Breakable(LmdbStore(arguments.store), "get", "store", faults),  # type: ignore[arg-type]
-        ServerOptions(port=arguments.port, admin=True, metrics_port=arguments.metrics_port),
-        clock=lambda: arguments.now,
-        load=partial(_load, faults),
-    )
-    server.start()
-    server.make_ready(arguments.bundle)
-    print(f"serving on 127.0.0.1:{server.port}, ready", flush=True)
-    stopping.wait()
-    server.drain(ServerOptions.drain_seconds)
-    server.stop()
+    with StopSignal() as stopping:
+        faults = Faults(arguments.faults)
+        server = RecsysServer(
+            Breakable(LmdbStore(arguments.store), "get", "store", faults),  # type: ignore[arg-type]
+            ServerOptions(port=arguments.port, admin=True, metrics_port=arguments.metrics_port),
+            clock=lambda: arguments.now,
+            load=partial(_load, faults),
+        )
+        server.start()
+        server.make_ready(arguments.bundle)
+        print(f"serving on 127.0.0.1:{server.port}, ready", flush=True)
+        stopping.wait()
+        server.drain(ServerOptions.drain_seconds)
+        server.stop()
 
 
 def _load(faults: Faults, directory: Path) -> Recommender:

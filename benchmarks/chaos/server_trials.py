@@ -19,7 +19,7 @@ DEADLINE_SECONDS = 0.5
 STAGES = ("tower", "index", "ranker", "store")
 FAULTS = ("raise", "hang", "slow", "nan")
 WITHOUT_NUMBERS = "store"
-SOAK_STEP, SOAK_IN_FLIGHT = 10_000, 32
+SOAK_STEP, SOAK_IN_FLIGHT = 10_000, 16
 ROUND_SECONDS = 4.0
 
 

@@ -42,14 +42,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     arguments, _ = parser.parse_known_args()
-    stopping = StopSignal()
     server = grpc.server(ThreadPoolExecutor(THREADS))
     recommender_pb2_grpc.add_RecommenderServiceServicer_to_server(_Bare(), server)
     port = server.add_insecure_port(f"127.0.0.1:{arguments.port}")
-    server.start()
-    print(f"serving on 127.0.0.1:{port}, ready", flush=True)
-    stopping.wait()
-    server.stop(None)
+    with StopSignal() as stopping:
+        server.start()
+        print(f"serving on 127.0.0.1:{port}, ready", flush=True)
+        stopping.wait()
+        server.stop(None)
 
 
 if __name__ == "__main__":

@@ -89,15 +89,16 @@ def test_loading_a_bundle_imports_no_pandas(tiny_run):
 def test_stop_signal_wakes_the_server_whichever_thread_gets_it(given_to):
     script = (
         "import signal, threading, time; from serving.stop_signal import StopSignal\n"
-        "stop = StopSignal()\n"
+        "before = signal.getsignal(signal.SIGTERM)\n"
         "def send():\n"
         "    time.sleep(0.2)\n"
         f"    signal.pthread_kill(threading.{given_to}().ident, signal.SIGTERM)\n"
         "    time.sleep(60)\n"
         "threading.Thread(target=send, daemon=True).start()\n"
-        "stop.wait()\n"
-        "print('stopped')"
+        "with StopSignal() as stop:\n"
+        "    stop.wait()\n"
+        "print('stopped', signal.getsignal(signal.SIGTERM) == before, signal.set_wakeup_fd(-1))"
     )
     command = [sys.executable, "-c", script]
     reply = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
-    assert (reply.returncode, reply.stdout) == (0, "stopped\n")
+    assert (reply.returncode, reply.stdout) == (0, "stopped True -1\n")
