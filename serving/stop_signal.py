@@ -16,18 +16,19 @@ class StopSignal:
         """Begin to take signals; in the main thread."""
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
+        # Before the handlers: they do nothing, and a signal between the two would be lost.
+        self._wakeup_fd = signal.set_wakeup_fd(self._writer.fileno())
         self._handlers = {
             number: signal.signal(number, lambda *_: None)
             for number in (signal.SIGTERM, signal.SIGINT)
         }
-        self._wakeup_fd = signal.set_wakeup_fd(self._writer.fileno())
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave signals to whoever had them before."""
-        signal.set_wakeup_fd(self._wakeup_fd)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_fd)
         self._reader.close()
         self._writer.close()
 

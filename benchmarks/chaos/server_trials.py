@@ -73,7 +73,7 @@ def overload(world: World, seconds: float) -> dict[str, Any]:
     answered_per_second = [calls.per_second for calls in offers]
     problems = np.array([problem for calls in offers for problem in calls.problems])
     milliseconds = np.concatenate([calls.milliseconds for calls in offers])
-    refused = milliseconds[problems == "RESOURCE_EXHAUSTED"]
+    refused, answered = (milliseconds[problems == each] for each in ("RESOURCE_EXHAUSTED", ""))
     return {
         "rounds": rounds,
         "in_flight_at_peak": best,
@@ -85,7 +85,7 @@ def overload(world: World, seconds: float) -> dict[str, Any]:
             "median": float(np.median(refused)) if len(refused) else None,
             "p99": float(np.percentile(refused, 99)) if len(refused) else None,
         },
-        "p99_ms": float(np.percentile(milliseconds[problems == ""], 99)),
+        "p99_ms": float(np.percentile(answered, 99)) if len(answered) else None,
     }
 
 

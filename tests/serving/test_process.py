@@ -102,3 +102,13 @@ def test_stop_signal_wakes_the_server_whichever_thread_gets_it(given_to):
     command = [sys.executable, "-c", script]
     reply = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
     assert (reply.returncode, reply.stdout) == (0, "stopped True -1\n")
+
+
+def test_server_process_is_spared_searches_through_what_was_imported():
+    script = (
+        "import gc; from serving.server import exempt_from_collection; exempt_from_collection();"
+        "print(gc.get_freeze_count() > 10_000, gc.isenabled())"
+    )
+    command = [sys.executable, "-c", script]
+    reply = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert reply.stdout == "True True\n"
